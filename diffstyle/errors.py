@@ -1,0 +1,19 @@
+"""The two ways in which a run fails for its user; the message is one line: what is wrong, where, what to do."""
+
+from __future__ import annotations
+
+
+class DiffstyleError(Exception):
+    """Base of the errors that are shown as one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(DiffstyleError):
+    """The command or a config asks for something that cannot be meant (exit code 2)."""
+
+    exit_code = 2
+
+
+class WorkError(DiffstyleError):
+    """The request is fine, but a file, a checkpoint or the machine does not allow it (exit code 1)."""

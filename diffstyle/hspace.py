@@ -1,0 +1,48 @@
+"""The paper's idea: blend the content's bottleneck features into the style's, keeping their norm (sections 3.1-3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Below this angle (1 - cos) Slerp and Lerp agree to fp32, and dividing by sin(angle) would lose everything.
+PARALLEL = 1e-6
+
+
+def norm(h: Tensor) -> Tensor:
+    """Euclidean norm over C*H*W of each sample: (N, C, H, W) -> (N, 1, 1, 1)."""
+    return h.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def match_norm(h_content: Tensor, h: Tensor) -> Tensor:
+    """Scale ``h_content`` to the norm of ``h``: Slerp needs equal norms, and the decoder expects ||h|| to fit the skips."""
+    return h_content * (norm(h) / norm(h_content).clamp_min(torch.finfo(h.dtype).tiny))
+
+
+def slerp(h: Tensor, h_content: Tensor, gamma: float) -> Tensor:
+    """Spherical interpolation from ``h`` (gamma 0) to ``h_content`` (gamma 1), angle over the flattened C*H*W.
+
+    (N, C, H, W) both. Where the two are parallel (or one is zero) it is linear interpolation, its limit.
+    """
+    tiny = torch.finfo(h.dtype).tiny
+    cos = ((h * h_content).flatten(1).sum(1)[:, None, None, None] / (norm(h) * norm(h_content)).clamp_min(tiny)).clamp(-1, 1)
+    parallel = 1 - cos.abs() < PARALLEL
+    angle = torch.where(parallel, torch.ones_like(cos), cos.acos())
+    w = torch.where(parallel, 1 - gamma, ((1 - gamma) * angle).sin() / angle.sin())
+    w_content = torch.where(parallel, gamma, (gamma * angle).sin() / angle.sin())
+    return w * h + w_content * h_content
+
+
+def inject(h: Tensor, h_content: Tensor, gamma: float, mask: Tensor | None = None, match_masked: bool = False) -> Tensor:
+    """h~ = Slerp(h, h_content / ||h_content|| * ||h||, gamma), in fp32; all maps (N, C, H, W).
+
+    With a ``mask`` (1, 1, H, W) in [0, 1] only the masked parts are blended and the rest of ``h`` stays; the official code
+    does not match the norms of the masked parts, the paper does (``match_masked``).
+    """
+    h32, content32 = h.float(), h_content.float()
+    if mask is None:
+        mixed = slerp(h32, match_norm(content32, h32), gamma)
+    else:
+        part, part_content = mask * h32, mask * content32
+        mixed = slerp(part, match_norm(part_content, part) if match_masked else part_content, gamma) + (1 - mask) * h32
+    return mixed.to(h.dtype)

@@ -1,0 +1,94 @@
+"""Which timesteps are visited and what happens at each: the whole policy as plain data, without torch.
+
+The paper's three intervals: inject at t >= t_edit, plain DDIM in between, quality boosting (noise, eta 1) at t <= t_boost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """One DDIM step from t to t_next, and what the method does on the way."""
+
+    t: int
+    t_next: int  # -1 is the clean image
+    inject: bool = False  # blend the content's h
+    calibrate: bool = False  # move x_t so that its own prediction matches the injected one
+    eta: float = 0.0  # 1: as much noise as DDPM
+    dt_lambda: float = 1.0  # factor on the direction pointing to x_t
+
+
+def timestep_grid(n: int, t_0: int = 999) -> list[int]:
+    """The n timesteps 0 ... t_0 of an n-step walk, ascending and distinct; rounded down as in the official code.
+
+    Raises ValueError for n < 2, or n > t_0 + 1, where timesteps would repeat.
+    """
+    if not 2 <= n <= t_0 + 1:
+        raise ValueError(f"{n} steps do not fit the timesteps 0 to {t_0}: use 2 to {t_0 + 1}")
+    return [int(i / (n - 1) * t_0 + 1e-6) for i in range(n)]
+
+
+def nearest(t: int, grid: Sequence[int]) -> int:
+    """The member of the ascending ``grid`` that is nearest to t; of two equally near ones the larger."""
+    i = bisect_left(grid, t)
+    if i == 0:
+        return grid[0]
+    if i == len(grid):
+        return grid[-1]
+    return grid[i] if grid[i] - t <= t - grid[i - 1] else grid[i - 1]
+
+
+def inversion_steps(n_inv: int, t_0: int = 999) -> list[Step]:
+    """The walk up: n_inv - 1 steps, the clean image taken as x at t = 0."""
+    grid = timestep_grid(n_inv, t_0)
+    return [Step(t, t_next) for t, t_next in zip(grid[:-1], grid[1:], strict=True)]
+
+
+def event_timesteps(n_gen: int, content_replace_step: int = 50, t_0: int = 999) -> list[int]:
+    """The timesteps at which the official code looks at h: ``content_replace_step`` of them, or every step for 0 and -1.
+
+    Their number, not n_gen, sets the strength of the injection.
+    """
+    return timestep_grid(n_gen if content_replace_step in (0, -1) else content_replace_step, t_0)
+
+
+def kept_timesteps(events: Iterable[int], n_inv: int, t_0: int = 999) -> list[int]:
+    """The inversion timesteps whose h any injection reads (there is none at t_0: h is kept per source timestep)."""
+    sources = timestep_grid(n_inv, t_0)[:-1]
+    return sorted({nearest(t, sources) for t in events})
+
+
+def transfer_steps(
+    n_gen: int = 1000,
+    t_edit: int = 400,
+    t_boost: int = 0,
+    omega: float = 0.0,
+    dt_lambda: float = 1.0,
+    dt_end: int = 950,
+    content_replace_step: int = 50,
+    t_0: int = 999,
+    boost_every_step: bool = False,
+) -> list[Step]:
+    """The walk down, ending at t_next = -1.
+
+    An event (injection or boost) takes place at the generation step nearest to its timestep: the official ones at n_gen
+    50 and 1000, and as many at any other n_gen. ``boost_every_step`` is the paper's text: noise wherever t <= t_boost.
+    """
+    grid = timestep_grid(n_gen, t_0)
+    events = event_timesteps(n_gen, content_replace_step, t_0)
+    injected = {nearest(t, grid) for t in events if t >= t_edit}
+    boosted = {t for t in grid if t <= t_boost} if boost_every_step else {nearest(t, grid) for t in events if t <= t_boost}
+
+    steps = []
+    for t, t_next in zip(reversed(grid), reversed([-1, *grid[:-1]]), strict=True):
+        inject = t in injected
+        calibrate = inject and omega != 0
+        # The calibrated step is an ordinary DDIM step, and dt_lambda's is deterministic.
+        damp = inject and not calibrate and t >= dt_end and dt_lambda != 1
+        eta = 1.0 if t in boosted and not damp else 0.0
+        steps.append(Step(t, t_next, inject, calibrate, eta, dt_lambda if damp else 1.0))
+    return steps

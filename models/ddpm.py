@@ -1,0 +1,195 @@
+"""The DDPM U-Net (Ho et al. 2020) as used for CelebA-HQ and LSUN, with the published state-dict names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.hspace_unet import Features, GroupNorm32, HSpaceUNet
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of t (N,) as (N, dim): sin first, then cos, frequencies 10000^(-i / (dim/2 - 1)), in fp32."""
+    half = dim // 2
+    freqs = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * -(math.log(10000) / (half - 1)))
+    angles = t.float()[:, None] * freqs[None, :]
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, dim % 2))
+
+
+def group_norm(channels: int) -> GroupNorm32:
+    return GroupNorm32(32, channels, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with the time embedding added in between."""
+
+    def __init__(self, c_in: int, c_out: int, c_temb: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.temb_proj = nn.Linear(c_temb, c_out)
+        self.norm2 = group_norm(c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        if c_in != c_out:
+            self.nin_shortcut = nn.Conv2d(c_in, c_out, 1)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.temb_proj(F.silu(temb))[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over positions, its projections kept as 1x1 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        q, k, v = (p(y).flatten(2).transpose(1, 2)[:, None] for p in (self.q, self.k, self.v))  # (N, 1, H*W, C)
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
+        return x + self.proj_out(y)
+
+
+class Downsample(nn.Module):
+    """Halve the resolution; the padding is one pixel at the right and the bottom only."""
+
+    def __init__(self, channels: int, with_conv: bool) -> None:
+        super().__init__()
+        if with_conv:
+            self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1))) if hasattr(self, "conv") else F.avg_pool2d(x, 2)
+
+
+class Upsample(nn.Module):
+    """Double the resolution: nearest neighbour, then 3x3."""
+
+    def __init__(self, channels: int, with_conv: bool) -> None:
+        super().__init__()
+        if with_conv:
+            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return self.conv(x) if hasattr(self, "conv") else x
+
+
+class Level(nn.Module):
+    """One resolution of the encoder or the decoder: residual blocks, attention after each or none, and a resampler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleList()
+        self.attn = nn.ModuleList()
+
+    def step(self, i: int, x: Tensor, temb: Tensor) -> Tensor:
+        x = self.block[i](x, temb)
+        return self.attn[i](x) if len(self.attn) else x
+
+
+class DDPM(HSpaceUNet):
+    """The U-Net of DDPM / DDIM / SDEdit: ``h`` has ch * ch_mult[-1] channels at image_size / 2^(levels - 1)."""
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        ch: int = 128,
+        ch_mult: Sequence[int] = (1, 1, 2, 2, 4, 4),
+        num_res_blocks: int = 2,
+        attn_resolutions: Sequence[int] = (16,),
+        dropout: float = 0.0,
+        resamp_with_conv: bool = True,
+        in_channels: int = 3,
+        out_ch: int = 3,
+    ) -> None:
+        super().__init__()
+        self.ch, self.num_res_blocks = ch, num_res_blocks
+        c_temb = 4 * ch
+
+        self.temb = nn.Module()
+        self.temb.dense = nn.ModuleList([nn.Linear(ch, c_temb), nn.Linear(c_temb, c_temb)])
+        self.conv_in = nn.Conv2d(in_channels, ch, 3, padding=1)
+
+        # Encoder: c_skips lists the channels of every activation that a skip connection carries.
+        c, c_skips, resolution = ch, [ch], image_size
+        self.down = nn.ModuleList()
+        for i, mult in enumerate(ch_mult):
+            level = Level()
+            for _ in range(num_res_blocks):
+                level.block.append(ResBlock(c, ch * mult, c_temb, dropout))
+                c = ch * mult
+                c_skips.append(c)
+                if resolution in attn_resolutions:
+                    level.attn.append(AttnBlock(c))
+            if i != len(ch_mult) - 1:
+                level.downsample = Downsample(c, resamp_with_conv)
+                c_skips.append(c)
+                resolution //= 2
+            self.down.append(level)
+
+        self.mid = nn.Module()
+        self.mid.block_1 = ResBlock(c, c, c_temb, dropout)
+        self.mid.attn_1 = AttnBlock(c)
+        self.mid.block_2 = ResBlock(c, c, c_temb, dropout)
+
+        # Decoder: built from the deepest level up, stored with the outermost level first as published.
+        levels: list[Level] = []
+        for i, mult in reversed(list(enumerate(ch_mult))):
+            level = Level()
+            for _ in range(num_res_blocks + 1):
+                level.block.append(ResBlock(c + c_skips.pop(), ch * mult, c_temb, dropout))
+                c = ch * mult
+                if resolution in attn_resolutions:
+                    level.attn.append(AttnBlock(c))
+            if i != 0:
+                level.upsample = Upsample(c, resamp_with_conv)
+                resolution *= 2
+            levels.insert(0, level)
+        self.up = nn.ModuleList(levels)
+
+        self.norm_out = group_norm(c)
+        self.conv_out = nn.Conv2d(c, out_ch, 3, padding=1)
+
+    def encode(self, x: Tensor, t: Tensor) -> Features:
+        # Time embedding
+        first, second = self.temb.dense
+        temb = second(F.silu(first(timestep_embedding(t, self.ch).to(first.weight.dtype))))  # (N, 4 ch)
+
+        # Encoder
+        skips = [self.conv_in(x.to(self.conv_in.weight.dtype))]
+        for level in self.down:
+            for i in range(self.num_res_blocks):
+                skips.append(level.step(i, skips[-1], temb))
+            if hasattr(level, "downsample"):
+                skips.append(level.downsample(skips[-1]))
+
+        # Middle
+        h = self.mid.block_1(skips[-1], temb)
+        h = self.mid.block_2(self.mid.attn_1(h), temb)
+        return Features(h, tuple(skips), temb)
+
+    def decode(self, f: Features) -> Tensor:
+        # Decoder
+        y, remaining = f.h, list(f.skips)
+        for level in reversed(self.up):
+            for i in range(self.num_res_blocks + 1):
+                y = level.step(i, torch.cat([y, remaining.pop()], dim=1), f.temb)
+            if hasattr(level, "upsample"):
+                y = level.upsample(y)
+
+        # Output
+        return self.conv_out(F.silu(self.norm_out(y)))[:, :3].float()
