@@ -9,6 +9,7 @@ measurements seed 1 and the pictures of test_images/ seed 2, so they never overl
 Drawn by python-avatars (MIT; designs by Pablo Stanley, free for personal and commercial use) and rasterised
 by resvg-py; both are development packages (requirements-dev.txt).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,7 +21,7 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,30 +33,34 @@ try:
     import python_avatars as pa  # type: ignore[import-untyped]
     import resvg_py
 except ImportError as error:
+    if __name__ != "__main__":
+        raise
     sys.exit(f"error: {error.name} is missing: pip install -r requirements-dev.txt")
 
 RGB = tuple[int, int, int]
 
 # Parts that are clear at 64x64. Left out: types with fine lines, with colours that cannot be set, that hide the
 # eyes, or that have no place for a beard or glasses (shape attributes are independent of each other).
-HATS = ("HAT", "TURBAN", "WINTER_HAT_1", "WINTER_HAT_3")
+HATS = tuple("HAT TURBAN WINTER_HAT_1 WINTER_HAT_3".split())
 TOPS = (
-    "NONE", "BOB", "BUN", "CAESAR", "CURLY", "FRIZZLE", "FRO", "MIA_WALLACE", "SHAGGY_MULLET", "SHAGGY", "SHORT_CURLY",
-    "SHORT_DREADS_2", "SHORT_FLAT", "SHORT_ROUND", "SHORT_WAVED", "STRAIGHT_1", "STRAIGHT_STRAND", "BRAIDS",
-    "ELVIS", "EVIL_SPIKE", "HALF_SHAVED", "MOHAWK", "MOWGLI", "PIXIE", "POMPADOUR", "QUIFF",
-    "WILD", *HATS,
-)  # fmt: skip
-EYES = ("DEFAULT", "CLOSED", "HAPPY", "SQUINT", "SURPRISED", "SIDE", "WINK", "EYE_ROLL")
-EYEBROWS = ("DEFAULT", "DEFAULT_NATURAL", "ANGRY", "ANGRY_NATURAL", "FLAT_NATURAL", "RAISED_EXCITED",
-            "RAISED_EXCITED_NATURAL", "SAD_CONCERNED", "SAD_CONCERNED_NATURAL", "UP_DOWN", "UNIBROW_NATURAL")  # fmt: skip
-NOSES = ("DEFAULT", "SMALL", "WIDE")
-MOUTHS = ("DEFAULT", "SMILE", "BIG_SMILE", "TWINKLE", "SERIOUS", "SAD", "CONCERNED", "DISBELIEF", "SCREAM_OPEN", "GRIMACE", "TONGUE")
-GLASSES = ("PRESCRIPTION_2", "ROUND", "SUNGLASSES", "WAYFARERS")
-BEARDS = ("BEARD_LIGHT", "BEARD_MEDIUM", "BEARD_MAGESTIC", "MOUSTACHE_FANCY", "MOUSTACHE_MAGNUM")
-CLOTHES = ("COLLAR_SWEATER", "HOODIE", "SHIRT_CREW_NECK", "SHIRT_SCOOP_NECK", "SHIRT_V_NECK")
+    *"NONE BOB BUN CAESAR CURLY FRIZZLE FRO MIA_WALLACE SHAGGY_MULLET SHAGGY SHORT_CURLY SHORT_DREADS_2".split(),
+    *"SHORT_FLAT SHORT_ROUND SHORT_WAVED STRAIGHT_1 STRAIGHT_STRAND BRAIDS ELVIS EVIL_SPIKE HALF_SHAVED".split(),
+    *"MOHAWK MOWGLI PIXIE POMPADOUR QUIFF WILD".split(),
+    *HATS,
+)
+EYES = tuple("DEFAULT CLOSED HAPPY SQUINT SURPRISED SIDE WINK EYE_ROLL".split())
+EYEBROWS = (
+    *"DEFAULT DEFAULT_NATURAL ANGRY ANGRY_NATURAL FLAT_NATURAL RAISED_EXCITED RAISED_EXCITED_NATURAL".split(),
+    *"SAD_CONCERNED SAD_CONCERNED_NATURAL UP_DOWN UNIBROW_NATURAL".split(),
+)
+NOSES = tuple("DEFAULT SMALL WIDE".split())
+MOUTHS = tuple("DEFAULT SMILE BIG_SMILE TWINKLE SERIOUS SAD CONCERNED DISBELIEF SCREAM_OPEN GRIMACE TONGUE".split())
+GLASSES = tuple("PRESCRIPTION_2 ROUND SUNGLASSES WAYFARERS".split())
+BEARDS = tuple("BEARD_LIGHT BEARD_MEDIUM BEARD_MAGESTIC MOUSTACHE_FANCY MOUSTACHE_MAGNUM".split())
+CLOTHES = tuple("COLLAR_SWEATER HOODIE SHIRT_CREW_NECK SHIRT_SCOOP_NECK SHIRT_V_NECK".split())
 
-NATURAL_SKIN = ("#FFDBB4", "#F8D25C", "#FD9841", "#EDB98A", "#D08B5B", "#AE5D29", "#F1C27D", "#E0AC69", "#C68642", "#FFCDB8")
-NATURAL_HAIR = ("#A55728", "#2C1B18", "#B58143", "#D6B370", "#724133", "#4A312C", "#F59797", "#ECDCBF", "#C93305", "#E8E1E1")
+NATURAL_SKIN = tuple("#FFDBB4 #F8D25C #FD9841 #EDB98A #D08B5B #AE5D29 #F1C27D #E0AC69 #C68642 #FFCDB8".split())
+NATURAL_HAIR = tuple("#A55728 #2C1B18 #B58143 #D6B370 #724133 #4A312C #F59797 #ECDCBF #C93305 #E8E1E1".split())
 MIN_DISTANCE = 90.0  # between any two of the four colours: Euclidean, RGB 0..255
 MIN_SKIN_LUMA = 100.0  # eyes, brows and mouth are drawn in translucent black and vanish on darker skin
 
@@ -107,9 +112,11 @@ class Avatar:
 
 # ---- sampling
 
+
 def sample_attributes(seed: int, index: int) -> Avatar:
     """Avatar number index of a seed. Shape and colours come from two independent random streams."""
-    return Avatar(_sample_shape(np.random.default_rng([seed, index, 0])), _sample_colours(np.random.default_rng([seed, index, 1])))
+    shape, colours = (np.random.default_rng([seed, index, stream]) for stream in (0, 1))
+    return Avatar(_sample_shape(shape), _sample_colours(colours))
 
 
 def _sample_shape(rng: np.random.Generator) -> Shape:
@@ -161,8 +168,9 @@ def _natural(rng: np.random.Generator, palette: tuple[str, ...]) -> RGB:
 
 def _any_colour(rng: np.random.Generator) -> RGB:
     """Any hue: vivid, pastel, dark or greyish."""
-    families = (((0.6, 1.0), (0.65, 1.0)), ((0.2, 0.5), (0.85, 1.0)), ((0.3, 1.0), (0.2, 0.55)), ((0.0, 0.3), (0.1, 1.0)))
-    saturation, value = families[rng.choice(4, p=(0.45, 0.25, 0.2, 0.1))]
+    vivid, pastel = ((0.6, 1.0), (0.65, 1.0)), ((0.2, 0.5), (0.85, 1.0))
+    dark, greyish = ((0.3, 1.0), (0.2, 0.55)), ((0.0, 0.3), (0.1, 1.0))
+    saturation, value = (vivid, pastel, dark, greyish)[rng.choice(4, p=(0.45, 0.25, 0.2, 0.1))]
     r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
     return round(255 * r), round(255 * g), round(255 * b)
 
@@ -203,7 +211,9 @@ def _template(shape: Shape) -> str:
         x, y = float(match[2]) + shape.turn_x, float(match[3]) + shape.turn_y
         return f'{match[1]}transform="translate({x} {y})"'
 
-    svg = re.sub(r'(<g id="[^"]*_(?:Face|Accessory|Facial-Hair)" )transform="translate\(([\d.]+)[, ]+([\d.]+)\)"', turned, svg)
+    svg = re.sub(
+        r'(<g id="[^"]*_(?:Face|Accessory|Facial-Hair)" )transform="translate\(([\d.]+)[, ]+([\d.]+)\)"', turned, svg
+    )
 
     # Frame: move the drawing, then cut the square out. Clothes go on below the original's lower edge.
     scale_y = shape.zoom / shape.stretch**0.5
@@ -212,7 +222,8 @@ def _template(shape: Shape) -> str:
         f"translate({PIVOT_X + shape.shift_x} {PIVOT_Y + shape.shift_y}) rotate({shape.tilt}) "
         f"scale({scale_x:.5f} {scale_y:.5f}) translate({-PIVOT_X} {-PIVOT_Y})"
     )
-    svg = re.sub(r'(<g id="[^"]*Avataaar/Default")', rf'<g transform="{frame}"><rect x="32" y="279" width="200" height="80" fill="@clothes"/>\1', svg, count=1)
+    framed = rf'<g transform="{frame}"><rect x="32" y="279" width="200" height="80" fill="@clothes"/>\1'
+    svg = re.sub(r'(<g id="[^"]*Avataaar/Default")', framed, svg, count=1)
     svg = svg.replace("</svg>", "</g></svg>")
     return re.sub(r'viewBox="[^"]*"', f'viewBox="{LEFT} {TOP} {SIDE} {SIDE}"', svg, count=1)
 
@@ -241,7 +252,8 @@ def region_masks(avatar: Avatar, size: int = 64) -> dict[str, np.ndarray]:
     """Where each colour is: background, hair, beard, skin, clothes, each (size, size) float32 in [0, 1]; and glasses.
 
     A pixel is a constant plus the sum of weight x colour over the regions, since blending is linear; these are the
-    weights, so they sum to 1 except where eyes, mouth, shadows or glasses cover them. hair excludes beard.
+    weights, so they sum to 1 except where eyes, mouth, shadows, glasses or the white of some hats and collars cover
+    them. hair excludes beard.
     glasses (float32, 0 or 1) marks the pixels that change when they are taken off. beard and glasses are all zero
     where none is worn. The colours of the avatar do not matter.
     """
@@ -250,7 +262,13 @@ def region_masks(avatar: Avatar, size: int = 64) -> dict[str, np.ndarray]:
     constant = _rasterise(template, size, BLACK, BLACK, BLACK, BLACK, BLACK).astype(np.float32)
     one = (_rasterise(template, size, BLACK, red, BLACK, green, blue) - constant) / 255
     two = (_rasterise(template, size, green, BLACK, red, BLACK, BLACK) - constant) / 255
-    weights = {"background": two[..., 1], "hair": one[..., 0], "beard": two[..., 0], "skin": one[..., 1], "clothes": one[..., 2]}
+    weights = {
+        "background": two[..., 1],
+        "hair": one[..., 0],
+        "beard": two[..., 0],
+        "skin": one[..., 1],
+        "clothes": one[..., 2],
+    }
     masks = {name: np.clip(weight, 0, 1).astype(np.float32) for name, weight in weights.items()}
 
     masks["glasses"] = np.zeros((size, size), np.float32)
@@ -262,6 +280,7 @@ def region_masks(avatar: Avatar, size: int = 64) -> dict[str, np.ndarray]:
 
 
 # ---- output
+
 
 def attribute_row(seed: int, index: int, avatar: Avatar) -> dict[str, object]:
     """One line of attributes.csv: seed, index, the shape, the colours as #rrggbb."""
@@ -284,8 +303,7 @@ def draw_all(n: int, seed: int, size: int, workers: int = 1) -> Iterator[tuple[d
         yield from pool.imap(draw, range(n), chunksize=64)
 
 
-def write_csv(path: Path, rows: Iterable[dict[str, object]]) -> None:
-    rows = list(rows)
+def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -295,7 +313,7 @@ def write_csv(path: Path, rows: Iterable[dict[str, object]]) -> None:
 
 
 def write(out: Path, n: int, seed: int, size: int, workers: int = 1) -> Path:
-    """Draw n avatars into an .npz or a folder; returns where the attributes went. The CSV comes first."""
+    """Draw n avatars into an .npz or a folder; returns where the attributes went."""
     rows: list[dict[str, object]] = []
     as_npz = out.suffix == ".npz"
     (out.parent if as_npz else out).mkdir(parents=True, exist_ok=True)
@@ -324,7 +342,9 @@ def write(out: Path, n: int, seed: int, size: int, workers: int = 1) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Draw cartoon portraits with known attributes.")
     parser.add_argument("--n", type=int, required=True, help="how many")
-    parser.add_argument("--seed", type=int, default=0, help="training 0, held-out 1, test images 2 (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="training 0, held-out 1, test images 2 (default %(default)s)"
+    )
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="a file ending in .npz, or a folder for PNG files")
     parser.add_argument("--workers", type=int, default=1, help="processes (default %(default)s)")
@@ -334,8 +354,8 @@ def main() -> int:
             parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
     try:
         table = write(args.out, args.n, args.seed, args.size, args.workers)
-    except OSError as error:
-        print(f"error: cannot write {args.out}: {error.strerror or error}", file=sys.stderr)
+    except (OSError, MemoryError) as error:
+        print(f"error: cannot write {args.out}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1
     print(f"{args.n} avatars of seed {args.seed}: {args.out}, {table}")
     return 0
