@@ -1,0 +1,159 @@
+"""From a config to a ready U-Net: find the checkpoint (or download it), read it, compare it strictly, build."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from configs.paths_config import MODEL_PATHS
+from diffstyle.config import ModelConfig
+from diffstyle.diffusion import Schedule, linear_schedule
+from diffstyle.errors import UsageError, WorkError
+from diffstyle.weights import read_diffusers_config, read_state, weights_file
+from models import build_unet
+from models.convert import diffusers_architecture
+from models.hspace_unet import HSpaceUNet, to_precision
+from models.recognise import recognise
+
+log = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PRETRAINED = REPOSITORY / "pretrained"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to run, with all that a picture made by it depends on."""
+
+    unet: HSpaceUNet  # eval mode, no gradients, on ``device`` in ``dtype``, convolutions channels-last
+    config: ModelConfig
+    schedule: Schedule
+    device: torch.device
+    dtype: torch.dtype
+    digest: str  # sha256 of the checkpoint file
+    path: Path
+
+
+def load_model(
+    config: ModelConfig,
+    model_path: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    download: bool = True,
+) -> Model:
+    """The network of ``config`` with its published weights.
+
+    ``model_path`` names a checkpoint file or a diffusers folder; without it the usual places are searched, and with
+    ``download`` a published one is fetched. Raises UsageError or WorkError, one line each.
+    """
+    path = weights_file(find_checkpoint(config, model_path, download))
+    digest = sha256(path)
+    unet = build_strictly(config, read_state(path), path)
+    device = torch.device(device)
+    to_precision(unet, dtype).to(device).to(memory_format=torch.channels_last)
+    schedule = linear_schedule(config.beta_start, config.beta_end, config.timesteps)
+    return Model(unet.eval().requires_grad_(False), config, schedule, device, dtype, digest, path)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise WorkError(f"{path}: not readable: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+# ---- where it is -------------------------------------------------------------------------------------------------
+
+
+def find_checkpoint(config: ModelConfig, model_path: Path | None = None, download: bool = True) -> Path:
+    """The checkpoint of ``config``: --model_path, the config's own, MODEL_PATHS, pretrained/, torch.hub's cache."""
+    if model_path is not None:
+        if not model_path.exists():
+            raise UsageError(f"--model_path {model_path}: no such file or folder")
+        return model_path
+    places = usual_places(config)
+    for place in places:
+        if place.exists():
+            return place
+    names = ", ".join(str(place) for place in places)
+    raise WorkError(f"no checkpoint for {config.name}.yml: looked for {names or 'nothing'}; name one with --model_path")
+
+
+def usual_places(config: ModelConfig) -> list[Path]:
+    if config.checkpoint:
+        return [PRETRAINED / config.checkpoint]
+    configured = {key.casefold(): REPOSITORY / value for key, value in MODEL_PATHS.items()}
+    keys = [key.casefold() for key in (config.name, config.category, config.dataset)]
+    return [configured[key] for key in keys if key in configured][:1]
+
+
+# ---- what it is --------------------------------------------------------------------------------------------------
+
+
+def build_strictly(config: ModelConfig, state: Mapping[str, Tensor], path: Path) -> HSpaceUNet:
+    """The network of ``config`` with the weights of ``state`` in fp32; every key and shape must agree."""
+    try:
+        with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
+            unet = build_unet(config.family, config.image_size, config.architecture)
+    except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        raise UsageError(f"config {config.name}.yml: no {config.family} network can be built from it: {error}") from error
+    expected = unet.state_dict()
+    complaint = first_difference(expected, state)
+    if complaint:
+        raise WorkError(f"{path}: checkpoint of another architecture: {complaint}; {likeness(config, state)}")
+    check_diffusers_config(config, path)
+    weights = {key: state[key].detach().to(torch.float32, copy=True) for key in expected}  # leaves the mapped file
+    for key, weight in weights.items():
+        if not weight.isfinite().all():
+            raise WorkError(f"{path}: {key} holds values that are not finite: the file is damaged; get it again")
+    unet.load_state_dict(weights, assign=True)
+    return unet
+
+
+def first_difference(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The first key that the network and the file do not share, with both shapes; "" when they agree."""
+    for key in [*expected, *(key for key in state if key not in expected)]:
+        wanted, found = (tuple(side[key].shape) if key in side else "absent" for side in (expected, state))
+        if wanted != found:
+            return f"{key} is {found} in the file, {wanted} in the network"
+        if not state[key].dtype.is_floating_point:
+            return f"{key} is {str(state[key].dtype).removeprefix('torch.')} in the file, not floating point"
+    return ""
+
+
+def likeness(config: ModelConfig, state: Mapping[str, Tensor]) -> str:
+    """What the weights look like against what the config says."""
+    found = recognise(state, config.image_size)
+    if not found:
+        return f"the weights are of no known family, {config.name}.yml says {config.family}"
+    with torch.device("meta"):
+        expected = build_unet(config.family, config.image_size, config.architecture).state_dict()
+    says = recognise(expected, config.image_size)
+    keys = ["family"] if found["family"] != config.family else [k for k in found if found[k] != says.get(k)]
+    theirs, ours = (", ".join(f"{k} {side.get(k)}" for k in keys) for side in (found, says))
+    return f"the weights look like {theirs}, {config.name}.yml says {ours}" if keys else "some keys are missing or foreign"
+
+
+def check_diffusers_config(config: ModelConfig, weights: Path) -> None:
+    """A config.json beside the weights says what shapes cannot: which embedding, padding and heads they expect."""
+    described = read_diffusers_config(weights)
+    if described is None or config.family != "ddpm":
+        return
+    try:
+        architecture: dict[str, Any] = diffusers_architecture(described)
+    except ValueError as error:
+        raise WorkError(f"{weights.with_name('config.json')}: another network than the DDPM's: {error}") from None
+    size = architecture["image_size"]
+    if size != config.image_size:
+        raise WorkError(f"{weights.with_name('config.json')}: sample_size {size}, {config.name}.yml says {config.image_size}")
