@@ -1,1 +1,1 @@
-"""Style transfer with frozen, unconditional diffusion models (arXiv 2303.15403)."""
+"""Style transfer with frozen, unconditional diffusion models."""

@@ -18,37 +18,44 @@ What it writes to --out: ``ema.pt`` (the weights, loads with --model_path), ``la
 from __future__ import annotations
 
 import argparse
-import csv
+import copy
+import logging
 import math
-import os
 import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffstyle.diffusion import Schedule, ddim_step, predict_x0  # noqa: E402
+from diffstyle.config import ModelConfig, load_config  # noqa: E402
+from diffstyle.diffusion import Schedule, ddim_step, linear_schedule, predict_x0  # noqa: E402
+from diffstyle.errors import DiffstyleError, UsageError, WorkError  # noqa: E402
+from diffstyle.images import load_image, save_png, tile, to_image, write_whole  # noqa: E402
+from models import build_unet  # noqa: E402
 from models.hspace_unet import Features, HSpaceUNet  # noqa: E402
+
+log = logging.getLogger("train_ddpm")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What determines the loss curve; a resumed run must repeat it."""
 
-    batch: int
-    lr: float
-    warmup: int
-    decay_at: int
-    ema: float
-    weighting: str
-    skip_drop: float
-    twin: float
-    flip: bool
-    seed: int
+    batch: int = 16
+    lr: float = 1e-3
+    warmup: int = 200  # iterations of linear warm-up
+    ema: float = 0.999  # decay of the averaged weights; shorter at the start
+    weighting: str = "uniform"
+    skip_drop: float = 0.0
+    twin: float = 0.0
+    flip: bool = False
+    seed: int = 0
 
 
 def generator(seed: int, iteration: int) -> torch.Generator:
@@ -140,3 +147,173 @@ def sample(unet: HSpaceUNet, shape: tuple[int, ...], schedule: Schedule, steps: 
         eps = unet(x, torch.full((len(x),), float(t)))
         x = ddim_step(predict_x0(x, eps, schedule(t)), eps, schedule(t_next))
     return x
+
+
+def learning_rate(s: Settings, iteration: int, until: int, decay: int) -> float:
+    """Linear warm-up, constant, then linearly to zero over the last ``decay`` iterations before ``until``."""
+    falling = (until - iteration) / decay if decay else 1.0
+    return s.lr * min(1.0, (iteration + 1) / s.warmup, falling)
+
+
+class Trainer:
+    """Network, averaged network and optimiser, with everything that a resume needs."""
+
+    def __init__(self, config: ModelConfig, settings: Settings, images: Tensor, out: Path, compiled: bool = False) -> None:
+        torch.manual_seed(settings.seed)  # the initial weights
+        self.config, self.settings, self.images, self.out = config, settings, images, out
+        self.schedule = linear_schedule(config.beta_start, config.beta_end, config.timesteps)
+        self.abar = torch.tensor(self.schedule.values)
+        self.unet = build_unet(config.family, config.image_size, config.architecture).to(memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.unet).requires_grad_(False)
+        self.optimiser = torch.optim.Adam(self.unet.parameters(), lr=settings.lr)
+        self.iteration = 0
+        self.losses: list[float] = []  # since the last entry of loss.csv
+        if compiled:
+            self.unet.encode, self.unet.decode = torch.compile(self.unet.encode), torch.compile(self.unet.decode)  # type: ignore[method-assign]
+
+    def step(self, lr: float) -> float:
+        """One iteration; returns its loss. Raises WorkError when the loss is not finite."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        loss = training_loss(self.unet, self.images, self.abar, self.settings, self.iteration)
+        if not torch.isfinite(loss):
+            raise WorkError(f"iteration {self.iteration}: the loss is {loss.item()}; resume with a lower --lr")
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimiser.step()
+        self.iteration += 1
+        decay = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.unet.parameters()), 1 - decay)
+        return loss.item()
+
+    def save(self) -> None:
+        """Write last.pt (to resume) and ema.pt (to use), each whole or not at all."""
+        state = {
+            "settings": asdict(self.settings),
+            "iteration": self.iteration,
+            "losses": self.losses,
+            "model": self.unet.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        write_whole(self.out / "last.pt", lambda f: torch.save(state, f))
+        write_whole(self.out / "ema.pt", lambda f: torch.save(self.ema.state_dict(), f))
+
+    def resume(self) -> None:
+        """Go on from last.pt. Raises UsageError when the settings or the network are not those it was made with."""
+        path = self.out / "last.pt"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.unet.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.iteration, self.losses = state["iteration"], state["losses"]
+        except Exception as error:  # torch.load has no common error
+            raise UsageError(f"{path}: cannot be resumed ({str(error).splitlines()[0][:150]}); use another --out") from error
+        changed = [f"{k} {v} -> {getattr(self.settings, k)}" for k, v in state["settings"].items() if v != getattr(self.settings, k)]
+        if changed:
+            log.warning("resuming with other settings: %s", ", ".join(changed))
+
+    def report(self) -> None:
+        """Append iteration, mean loss since the last entry and h-influence to loss.csv; draw samples to look at."""
+        mean = sum(self.losses) / max(1, len(self.losses))
+        self.losses = []
+        influence = h_influence(self.ema, self.images, self.abar)
+        path = self.out / "loss.csv"
+        rows = path.read_text().splitlines() if path.exists() else ["iteration,loss," + ",".join(f"h_influence_{t}" for t in range(400, 1000, 100))]
+        rows = rows[:1] + [r for r in rows[1:] if int(r.split(",")[0]) < self.iteration]  # a resume repeats some
+        rows.append(f"{self.iteration},{mean:.6f}," + ",".join(f"{v:.4f}" for v in influence))
+        write_whole(path, lambda f: f.write(("\n".join(rows) + "\n").encode()) and None)
+        size = self.config.image_size
+        pictures = [to_image(x) for x in sample(self.ema, (32, 3, size, size), self.schedule)]
+        save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[i : i + 8] for i in range(0, 32, 8)], 8, size))
+
+
+def load_images(path: Path, size: int) -> Tensor:
+    """All training pictures as uint8 (N, 3, size, size), from an .npz with ``images`` (N, H, W, 3) or a folder tree."""
+    if path.suffix == ".npz":
+        try:
+            array = np.load(path)["images"]
+        except (OSError, KeyError, ValueError) as error:
+            raise UsageError(f"--data {path}: no readable .npz with an array 'images' ({error})") from error
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+            raise UsageError(f"--data {path}: 'images' is {array.dtype} {array.shape}, it must be uint8 (N, H, W, 3)")
+        images = torch.from_numpy(array).permute(0, 3, 1, 2)
+        if images.shape[2:] != (size, size):
+            images = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).round().byte()
+        return images.contiguous()
+    known = Image.registered_extensions()
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+    images = []
+    for file in tqdm(files, desc="reading pictures", leave=False):
+        try:
+            images.append(((load_image(file, size) + 1) * 127.5).round().byte())
+        except WorkError as error:
+            log.warning("skipped %s", error)
+    if not images:
+        raise UsageError(f"--data {path}: no picture in it")
+    return torch.stack(images)
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    d = Settings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="the network: a name in configs/ or a path")
+    parser.add_argument("--data", required=True, type=Path, help="folder of pictures, or .npz with images (N, H, W, 3)")
+    parser.add_argument("--out", required=True, type=Path, help="where weights, losses and samples go; resumes if used before")
+    parser.add_argument("--iterations", type=int, default=100_000)
+    parser.add_argument("--batch", type=int, default=d.batch)
+    parser.add_argument("--lr", type=float, default=d.lr)
+    parser.add_argument("--warmup", type=int, default=d.warmup, help="iterations of linear warm-up")
+    parser.add_argument("--decay", type=int, default=0, help="let the learning rate fall to zero over the last N iterations")
+    parser.add_argument("--ema", type=float, default=d.ema)
+    parser.add_argument("--weighting", choices=["uniform", "p2"], default=d.weighting, help="p2: 1 / (1 + SNR)")
+    parser.add_argument("--skip_drop", type=float, default=d.skip_drop)
+    parser.add_argument("--twin", type=float, default=d.twin)
+    parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
+    parser.add_argument("--seed", type=int, default=d.seed)
+    parser.add_argument("--save_every", type=int, default=250, help="iterations between checkpoints")
+    parser.add_argument("--report_every", type=int, default=1000, help="iterations between log entries and samples")
+    parser.add_argument("--threads", type=int, help="CPU threads of PyTorch")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then somewhat faster")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
+    try:
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        config = load_config(args.config)
+        settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
+        images = load_images(args.data, config.image_size)
+        args.out.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(config, settings, images, args.out, args.compile)
+        if (args.out / "last.pt").exists():
+            trainer.resume()
+        with tqdm(total=args.iterations, initial=trainer.iteration, unit="it", smoothing=0.02) as bar:
+            while trainer.iteration < args.iterations:
+                loss = trainer.step(learning_rate(settings, trainer.iteration, args.iterations, args.decay))
+                trainer.losses.append(loss)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update()
+                if trainer.iteration % args.report_every == 0 or trainer.iteration == args.iterations:
+                    trainer.report()
+                if trainer.iteration % args.save_every == 0 or trainer.iteration == args.iterations:
+                    trainer.save()
+    except DiffstyleError as error:
+        log.error("error: %s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        trainer.save()
+        log.error("interrupted at iteration %d; the same command goes on from there", trainer.iteration)
+        return 130
+    print(args.out / "ema.pt")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

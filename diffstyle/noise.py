@@ -1,0 +1,52 @@
+"""The noise z of the boosted steps, drawn on the CPU so that every device gives the same picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+NextNoise = Callable[[], Tensor]
+
+
+def pair_noise(seed: int, pairs: Sequence[tuple[str, str]], shape: tuple[int, int, int]) -> NextNoise:
+    """One generator a pair, seeded from (seed, content digest, style digest): no pair's picture depends on another.
+
+    Returns a function that gives the next (N, 3, H, W) on the CPU, N = len(pairs).
+    """
+    generators = []
+    for content, style in pairs:
+        key = hashlib.sha256(f"{seed}|{content}|{style}".encode()).digest()
+        generators.append(torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1))
+    return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+class OfficialNoise:
+    """The official stream: one generator seeded once, drawn pair after pair, step after step.
+
+    Pairs are asked for in ascending order; those left out (done before) are drawn and thrown away. With calibration the
+    official code draws twice a step and uses the second.
+    """
+
+    def __init__(self, seed: int, shape: tuple[int, int, int], steps: int, calibrated: bool) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.shape, self.steps, self.repeat = shape, steps, 2 if calibrated else 1
+        self.next_pair = 0
+
+    def pair(self) -> list[Tensor]:
+        """The draws of the next pair, one (3, H, W) a boosted step."""
+        self.next_pair += 1
+        draws = [torch.randn((1, *self.shape), generator=self.generator)[0] for _ in range(self.steps * self.repeat)]
+        return draws[self.repeat - 1 :: self.repeat]
+
+    def batch(self, indices: Sequence[int]) -> NextNoise:
+        """The noise of the pairs with these ascending positions in the run: gives the next (N, 3, H, W)."""
+        draws = []
+        for index in indices:
+            while self.next_pair < index:
+                self.pair()
+            draws.append(self.pair())
+        by_step = iter(zip(*draws, strict=True))
+        return lambda: torch.stack(next(by_step))

@@ -1,0 +1,52 @@
+"""Model, pictures and settings to results, in tensors: what the command line and the Python API share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from diffstyle.checkpoints import Model
+from diffstyle.masks import build_mask
+from diffstyle.noise import NextNoise
+from diffstyle.sampling import Blend, Inversion, Progress, invert, transfer
+from diffstyle.settings import Settings
+
+
+def invert_batch(
+    model: Model, x0: Tensor, settings: Settings, keep: Sequence[int] = (), progress: Progress | None = None
+) -> Inversion:
+    """DDIM-invert x0 (N, 3, H, W) in [-1, 1]; h is kept at the timesteps ``keep``. Results lie on the model's device."""
+    x0 = x0.to(model.device, torch.float32, memory_format=torch.channels_last)
+    return invert(model.unet, x0, settings.inversion_plan(), model.schedule, frozenset(keep), progress)
+
+
+def transfer_batch(
+    model: Model,
+    x_T: Tensor,
+    h_content: Mapping[int, Tensor],
+    settings: Settings,
+    noise: NextNoise,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Regenerate style latents x_T (N, 3, H, W) with contents' h (N, C_h, H', W') by timestep; x0 (N, 3, H, W), not clipped."""
+    x_T = x_T.to(model.device, memory_format=torch.channels_last)
+    h_content = {t: h.to(model.device) for t, h in h_content.items()}
+    mask = build_mask(settings.mask, next(iter(h_content.values())).shape[-2:])
+    blend = Blend(
+        gamma=settings.gamma,
+        omega=settings.omega,
+        mask=None if mask is None else mask.to(model.device),
+        match_masked=settings.variant == "paper",
+    )
+    return transfer(
+        model.unet,
+        x_T,
+        h_content,
+        settings.transfer_plan(),
+        model.schedule,
+        blend,
+        lambda: noise().to(model.device),
+        progress,
+    )

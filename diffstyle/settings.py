@@ -1,0 +1,76 @@
+"""What to do with a checkpoint: the method's settings in the paper's symbols, checked once, recorded with every result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffstyle.errors import UsageError
+from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, transfer_steps
+
+VARIANTS = ("official", "paper")
+NOISES = ("pair", "official")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything besides model and images that a pair's picture depends on. Defaults are the official code's."""
+
+    gamma: float = 0.9  # share of the content's h, 0 to 1
+    omega: float = 0.0  # style calibration, 0 is off
+    t_edit: int = 400  # inject at t >= t_edit
+    t_boost: int = 0  # add noise at t <= t_boost
+    dt_lambda: float = 1.0  # factor on D_t at injections with t >= dt_end
+    dt_end: int = 950
+    n_inv: int = 40  # timesteps of the inversion
+    n_gen: int = 1000  # timesteps of the generation
+    content_replace_step: int = 50  # number of timesteps at which h is looked at; 0 or -1: every step
+    t_0: int = 999  # the noisiest timestep
+    variant: str = "official"
+    mask: str = ""  # "": everywhere, "box": the official box, else a rectangle or a file (diffstyle.masks)
+    noise: str = "pair"
+    seed: int = 1234
+
+    def check(self, timesteps: int = 1000) -> None:
+        """Raise UsageError for a value that cannot be meant, in the words of the command line."""
+        last = timesteps - 1
+        limits: list[tuple[str, float, float, float]] = [
+            ("--gamma", self.gamma, 0, 1),
+            ("--omega", self.omega, 0, 10),
+            ("--dt_lambda", self.dt_lambda, 0, 2),
+            ("--t_0", self.t_0, 1, last),
+            ("--t_edit", self.t_edit, 0, timesteps),
+            ("--t_boost", self.t_boost, 0, last),
+            ("--dt_end", self.dt_end, 0, timesteps),
+            ("--n_inv_step", self.n_inv, 2, self.t_0 + 1),
+            ("--n_gen_step", self.n_gen, 2, self.t_0 + 1),
+            ("--content_replace_step", self.content_replace_step, -1, self.t_0 + 1),
+            ("--seed", self.seed, 0, 2**63 - 1),
+        ]
+        for flag, value, low, high in limits:
+            if not low <= value <= high:  # also catches NaN
+                raise UsageError(f"{flag} {value} is out of range: use {low:g} to {high:g}")
+        if self.content_replace_step == 1:
+            raise UsageError("--content_replace_step 1 is no grid: use 2 or more, or 0 for every step")
+        for flag, word, known in (("--variant", self.variant, VARIANTS), ("--noise", self.noise, NOISES)):
+            if word not in known:
+                raise UsageError(f"{flag} {word} is not known: use {' or '.join(known)}")
+
+    def inversion_plan(self) -> list[Step]:
+        return inversion_steps(self.n_inv, self.t_0)
+
+    def kept(self) -> list[int]:
+        """The inversion timesteps whose h is stored: whatever gamma, omega, t_edit and t_boost will be, and at every n_gen."""
+        return kept_timesteps(event_timesteps(self.n_gen, self.content_replace_step, self.t_0), self.n_inv, self.t_0)
+
+    def transfer_plan(self) -> list[Step]:
+        return transfer_steps(
+            n_gen=self.n_gen,
+            t_edit=self.t_edit,
+            t_boost=self.t_boost,
+            omega=self.omega,
+            dt_lambda=self.dt_lambda,
+            dt_end=self.dt_end,
+            content_replace_step=self.content_replace_step,
+            t_0=self.t_0,
+            boost_every_step=self.variant == "paper",
+        )

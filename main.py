@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""The command line: flags to settings, errors to one line. Everything else is in diffstyle/."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+DESCRIPTION = """Style transfer with a frozen diffusion model: the result takes its content (face, shape) from one
+picture and its style (colours, texture) from another. Every content in --content_dir is combined with every style in
+--style_dir. The official DiffStyle command lines work unchanged."""
+
+# Accepted because the official scripts pass them; this mode of the official code does not read them either.
+NO_EFFECT: dict[str, int | str | None] = {
+    "n_test_step": 1, "n_train_step": 1, "align_face": 0, "user_defined_t_addnoise": 1, "lpips_edit_th": 1,
+    "lpips_addnoise_th": 1, "eta": 1, "exp": 1, "comment": 1, "ni": 0, "bs_train": 1, "bs_test": 1, "n_train_img": 1,
+    "n_test_img": 1, "n_precomp_img": 1, "sh_file_name": "?",
+}  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="main.py", description=DESCRIPTION, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
+
+    what = parser.add_argument_group("what to do")
+    what.add_argument("--diff_style", action="store_true", default=True, help="style transfer, the only mode")
+    what.add_argument("--config", default="avatars.yml", help="model description: a name in configs/ or a path")
+    what.add_argument("--model_path", help="checkpoint to use instead of the config's")
+    what.add_argument("--content_dir", default="./source_images/content", help="folder (or one file) of contents")
+    what.add_argument("--style_dir", default="./source_images/style", help="folder (or one file) of styles")
+    what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
+    what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
+    what.add_argument("--overwrite", action="store_true", help="make results again that are there with the same settings")
+
+    method = parser.add_argument_group("the method (symbols of the paper)")
+    method.add_argument("--gamma", "--hs_coeff", type=float, default=0.9, metavar="G",
+                        help="gamma, the share of the content's bottleneck features h in the Slerp: 0 is the style picture, "
+                             "0.3 to 0.4 is advised, above 0.6 pictures degrade")  # fmt: skip
+    method.add_argument("--omega", type=float, metavar="W",
+                        help="omega, style calibration: larger keeps more of the style, 0 is off (default: 0, or 0.3 with "
+                             "--variant paper)")  # fmt: skip
+    method.add_argument("--t_edit", "--user_defined_t_edit", type=int, default=400, metavar="T",
+                        help="inject content at timesteps t >= t_edit")  # fmt: skip
+    method.add_argument("--t_boost", "--t_noise", type=int, default=0, metavar="T",
+                        help="quality boosting: add noise (eta 1) at timesteps t <= t_boost")  # fmt: skip
+    method.add_argument("--dt_lambda", type=float, default=1.0, help="factor on the direction D_t at injections with t >= dt_end")
+    method.add_argument("--dt_end", type=int, default=950, help="the timestep down to which dt_lambda acts")
+    method.add_argument("--content_replace_step", type=int, default=50, metavar="N",
+                        help="number of timesteps at which h is looked at; 0 or -1 is every step, many times stronger")  # fmt: skip
+    method.add_argument("--use_mask", action="store_true", help="inject only inside the official box in the lower face")
+    method.add_argument("--mask", metavar="FILE|x0,y0,x1,y1",
+                        help="inject only here: a picture (white takes the content) or a rectangle in fractions")  # fmt: skip
+    method.add_argument("--variant", default="official",
+                        help="official: the published code's behaviour; paper: the text (norm-matched masks, noise at every "
+                             "step with t <= t_boost, omega 0.3)")  # fmt: skip
+
+    steps = parser.add_argument_group("steps and noise")
+    steps.add_argument("--n_inv_step", "--n_inv", type=int, default=40, metavar="N", help="timesteps of the inversion")
+    steps.add_argument("--n_gen_step", "--n_gen", type=int, default=1000, metavar="N", help="timesteps of the generation")
+    steps.add_argument("--t_0", type=int, default=999, help="the noisiest timestep")
+    steps.add_argument("--seed", type=int, default=1234, help="seed of the boosting noise")
+    steps.add_argument("--noise", default="pair",
+                       help="pair: noise depends on seed and the two pictures only; official: the published code's stream")  # fmt: skip
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
+    machine.add_argument("--precision", default="fp32", help="fp32, tf32, bf16 or fp16; norms and the sampler stay fp32")
+    machine.add_argument("--batch_size", type=int, default=4, help="pictures a network call; results do not depend on it")
+    machine.add_argument("--cache_dir", default="./precomputed", help="where inverted latents are kept for the next run")
+    machine.add_argument("--no_cache", action="store_true", help="keep no latents after the run")
+    machine.add_argument("--no_download", action="store_true", help="never fetch a missing checkpoint")
+    machine.add_argument("--verbose", default="info", choices=["debug", "info", "warning", "critical"],
+                         help="how much is said; debug shows tracebacks")  # fmt: skip
+
+    ignored = parser.add_argument_group("accepted without effect (the official scripts pass them)")
+    for name, nargs in NO_EFFECT.items():
+        if nargs == 0:
+            ignored.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS)
+        else:
+            ignored.add_argument(f"--{name}", nargs="?" if nargs == "?" else None, default=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code (0 done, 1 failed work, 2 wrong usage, 130 interrupted)."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=args.verbose.upper(), format="%(message)s", stream=sys.stderr, force=True)
+    log = logging.getLogger("diffstyle")
+
+    # Imported here so that --help and usage errors do not wait for torch.
+    from diffstyle.errors import DiffstyleError
+
+    try:
+        return work(args, log)
+    except DiffstyleError as error:
+        log.debug("", exc_info=True)
+        log.critical("error: %s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        log.critical("interrupted; finished pictures are kept, the same command goes on from there")
+        return 130
+    except Exception as error:
+        log.debug("", exc_info=True)
+        text = " ".join(str(error).split())[:300]
+        log.critical("error: %s: %s (--verbose debug shows where)", type(error).__name__, text)
+        return 1
+
+
+def work(args: argparse.Namespace, log: logging.Logger) -> int:
+    from diffstyle.checkpoints import load_model
+    from diffstyle.config import load_config
+    from diffstyle.device import pick_device, pick_dtype
+    from diffstyle.errors import UsageError
+    from diffstyle.run import RunConfig, make_plan, run
+    from diffstyle.settings import Settings
+
+    unused = [f"--{name}" for name in NO_EFFECT if hasattr(args, name)]
+    if unused:
+        log.info("without effect on style transfer: %s", ", ".join(unused))
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        log.warning("CUDA_VISIBLE_DEVICES is set but empty, which hides every GPU")
+    if args.use_mask and args.mask:
+        raise UsageError("--use_mask and --mask: give one of them")
+    if args.batch_size < 1:
+        raise UsageError(f"--batch_size {args.batch_size}: use 1 or more")
+
+    omega = args.omega if args.omega is not None else 0.3 if args.variant == "paper" else 0.0
+    settings = Settings(
+        gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
+        dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
+        t_0=args.t_0, variant=args.variant, mask="box" if args.use_mask else args.mask or "", noise=args.noise,
+        seed=args.seed,
+    )  # fmt: skip
+    config = load_config(args.config)
+    settings.check(config.timesteps)
+    device, dtype = pick_device(args.device), pick_dtype(args.precision)
+    cfg = RunConfig(
+        content_dir=Path(args.content_dir),
+        style_dir=Path(args.style_dir),
+        save_dir=Path(args.save_dir),
+        settings=settings,
+        cache_dir=None if args.no_cache else Path(args.cache_dir),
+        overwrite=args.overwrite,
+        batch_size=args.batch_size,
+        show_progress=args.verbose in ("info", "debug"),
+    )
+    plan = make_plan(cfg)
+    if args.dry_run:
+        print(json.dumps({"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}, indent=1))
+        print("\n".join(pair.name for pair in plan.pairs))
+        print(f"{len(plan.pairs)} pairs, {plan.evaluations(settings)} network evaluations at most")
+        return 0
+
+    model = load_model(config, Path(args.model_path) if args.model_path else None, device, dtype, not args.no_download)
+    report = run(model, cfg, plan)
+    log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
+    for reason in report.failed.values():
+        log.critical("failed: %s", reason)
+    print(report.grid)
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
