@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from torch import Tensor
 from configs.paths_config import MODEL_PATHS
 from diffstyle.config import ModelConfig
 from diffstyle.diffusion import Schedule, linear_schedule
+from diffstyle.download import fetch
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.weights import read_diffusers_config, read_state, weights_file
+from diffstyle.zoo import PRETRAINED, Entry, file_hash, find_entry, load_zoo, recorded, sidecar
 from models import build_unet
 from models.convert import diffusers_architecture
 from models.hspace_unet import HSpaceUNet, to_precision
@@ -24,8 +25,7 @@ from models.recognise import recognise
 
 log = logging.getLogger(__name__)
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-PRETRAINED = REPOSITORY / "pretrained"
+REPOSITORY = PRETRAINED.parent
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,16 @@ def load_model(
     ``download`` a published one is fetched. Raises UsageError or WorkError, one line each.
     """
     path = weights_file(find_checkpoint(config, model_path, download))
-    digest = sha256(path)
+    digest = file_hash(path)
+    first = recorded(path)
+    if first not in (None, digest):
+        raise WorkError(f"{path}: changed since its download (sha256 {digest}, then {first}): "
+                        f"get it again, or delete {sidecar(path).name} to accept it")  # fmt: skip
     unet = build_strictly(config, read_state(path), path)
     device = torch.device(device)
     to_precision(unet, dtype).to(device).to(memory_format=torch.channels_last)
     schedule = linear_schedule(config.beta_start, config.beta_end, config.timesteps)
     return Model(unet.eval().requires_grad_(False), config, schedule, device, dtype, digest, path)
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise WorkError(f"{path}: not readable: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 # ---- where it is -------------------------------------------------------------------------------------------------
@@ -82,20 +75,35 @@ def find_checkpoint(config: ModelConfig, model_path: Path | None = None, downloa
         if not model_path.exists():
             raise UsageError(f"--model_path {model_path}: no such file or folder")
         return model_path
-    places = usual_places(config)
+    keys = [config.name, config.category, config.dataset]
+    entry = find_entry(load_zoo(), keys)
+    if config.checkpoint:
+        places = [PRETRAINED / config.checkpoint]
+        if entry and config.checkpoint not in {source.file for source in entry.sources}:
+            entry = None  # a model of the user's own
+    else:
+        places = usual_places(keys, entry)
     for place in places:
         if place.exists():
             return place
-    names = ", ".join(str(place) for place in places)
-    raise WorkError(f"no checkpoint for {config.name}.yml: looked for {names or 'nothing'}; name one with --model_path")
+    if entry is None:
+        looked = f"looked for {', '.join(map(str, places))}" if places else "the config names none"
+        raise WorkError(f"no checkpoint for {config.name}.yml: {looked}; put it there, or name one with --model_path")
+    if not download:
+        first = entry.sources[0]
+        raise WorkError(f"{PRETRAINED / first.file} is missing: get it with scripts/download.py {entry.name} or from "
+                        f"{first.page}, or name a checkpoint with --model_path")  # fmt: skip
+    log.info("%s: no checkpoint here, downloading %s (--no_download forbids it)", config.name, entry.title)
+    return fetch(entry)
 
 
-def usual_places(config: ModelConfig) -> list[Path]:
-    if config.checkpoint:
-        return [PRETRAINED / config.checkpoint]
+def usual_places(keys: list[str], entry: Entry | None) -> list[Path]:
+    """MODEL_PATHS' most specific entry, the known file names in pretrained/, and where the official code puts them."""
     configured = {key.casefold(): REPOSITORY / value for key, value in MODEL_PATHS.items()}
-    keys = [key.casefold() for key in (config.name, config.category, config.dataset)]
-    return [configured[key] for key in keys if key in configured][:1]
+    places = [configured[key.casefold()] for key in keys if key.casefold() in configured][:1]
+    for folder in (PRETRAINED, Path(torch.hub.get_dir()) / "checkpoints"):
+        places += [folder / source.file for source in entry.sources] if entry else []
+    return list(dict.fromkeys(places))
 
 
 # ---- what it is --------------------------------------------------------------------------------------------------

@@ -227,8 +227,8 @@ class Trainer:
         rows.append(f"{self.iteration},{mean:.6f}," + ",".join(f"{v:.4f}" for v in influence))
         write_whole(path, lambda f: f.write(("\n".join(rows) + "\n").encode()) and None)
         size = self.config.image_size
-        pictures = [to_image(x) for x in sample(self.ema, (32, 3, size, size), self.schedule)]
-        save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[i : i + 8] for i in range(0, 32, 8)], 8, size))
+        pictures = [to_image(x) for x in sample(self.ema, (16, 3, size, size), self.schedule)]
+        save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[i : i + 8] for i in range(0, 16, 8)], 8, size))
 
 
 def load_images(path: Path, size: int) -> Tensor:
