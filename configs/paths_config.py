@@ -1,7 +1,7 @@
-"""Where checkpoints and data sets lie on this machine. Edit the right-hand sides; relative paths start at the repository.
+"""Where checkpoints and data sets lie here. Edit the right-hand sides; relative paths start at the repository.
 
-MODEL_PATHS: a config's name (its file without .yml), or the ``data.category`` or ``data.dataset`` in it -> the checkpoint
-(a file, or a diffusers folder). The most specific key wins; ``--model_path`` wins over all of them.
+MODEL_PATHS: a config's name (its file without .yml), or the ``data.category`` or ``data.dataset`` in it -> the
+checkpoint (a file, or a diffusers folder). The most specific key wins; ``--model_path`` wins over all of them.
 DATASET_PATHS: a name of your choice -> a folder tree of images, used as ``--content_dir dataset:NAME``.
 """
 

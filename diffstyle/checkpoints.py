@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,7 +114,7 @@ def build_strictly(config: ModelConfig, state: Mapping[str, Tensor], path: Path)
         with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
             unet = build_unet(config.family, config.image_size, config.architecture)
     except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        raise UsageError(f"config {config.name}.yml: no {config.family} network can be built from it: {error}") from error
+        raise UsageError(f"config {config.name}.yml: no {config.family} network can be built: {error}") from error
     expected = unet.state_dict()
     complaint = first_difference(expected, state)
     if complaint:
@@ -150,7 +149,9 @@ def likeness(config: ModelConfig, state: Mapping[str, Tensor]) -> str:
     says = recognise(expected, config.image_size)
     keys = ["family"] if found["family"] != config.family else [k for k in found if found[k] != says.get(k)]
     theirs, ours = (", ".join(f"{k} {side.get(k)}" for k in keys) for side in (found, says))
-    return f"the weights look like {theirs}, {config.name}.yml says {ours}" if keys else "some keys are missing or foreign"
+    if not keys:
+        return "some keys are missing or foreign"
+    return f"the weights look like {theirs}, {config.name}.yml says {ours}"
 
 
 def check_diffusers_config(config: ModelConfig, weights: Path) -> None:
@@ -158,10 +159,10 @@ def check_diffusers_config(config: ModelConfig, weights: Path) -> None:
     described = read_diffusers_config(weights)
     if described is None or config.family != "ddpm":
         return
+    path = weights.with_name("config.json")
     try:
-        architecture: dict[str, Any] = diffusers_architecture(described)
+        size = diffusers_architecture(described)["image_size"]
     except ValueError as error:
-        raise WorkError(f"{weights.with_name('config.json')}: another network than the DDPM's: {error}") from None
-    size = architecture["image_size"]
+        raise WorkError(f"{path}: another network than the DDPM's: {error}") from None
     if size != config.image_size:
-        raise WorkError(f"{weights.with_name('config.json')}: sample_size {size}, {config.name}.yml says {config.image_size}")
+        raise WorkError(f"{path}: sample_size is {size}, {config.name}.yml says image_size {config.image_size}")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -70,18 +70,19 @@ def fetch(entry: Entry, folder: Path = PRETRAINED, origin: str | None = None) ->
 
 
 def from_origin(entry: Entry, origin: str) -> Source:
-    """``--from``: the entry's file from elsewhere, under the name that its path ends in if the entry knows that name."""
+    """``--from``: the entry's file from elsewhere, under the name it ends in if the entry knows that."""
     name = urlsplit(origin).path.rpartition("/")[2] if is_remote(origin) else Path(origin).name
     same = next((source for source in entry.sources if source.file == name), entry.sources[0])
     return Source(origin, same.file, same.size, same.sha256, same.md5)
 
 
 def by_hand(entry: Entry, folder: Path, failures: list[str]) -> str:
+    """One line: what happened, which page to open, under which name to save what, how to hand in a copy."""
     first = entry.sources[0]
+    why = "; ".join(dict.fromkeys(failures))
     return (
-        f"{entry.name}: no source delivered {first.file} ({'; '.join(failures)}). By hand: open {entry.sources[-1].page} "
-        f"or {first.page}, save the file as {folder / first.file} ({first.expected}); "
-        f"or, from elsewhere: scripts/download.py {entry.name} --from FILE_OR_URL"
+        f"{entry.name}: no source delivered {first.file} ({why}). By hand: open {first.page}, save the file as "
+        f"{folder / first.file} ({first.expected}); for a copy: scripts/download.py {entry.name} --from FILE_OR_URL"
     )
 
 
@@ -235,7 +236,7 @@ def etag_file(part: Path) -> Path:
 
 
 def receive(response: HTTPResponse, part: Path, have: int, size: int | None) -> None:
-    """Write one answer's body behind the first ``have`` bytes of ``part``. Raises SourceError, CutError or WorkError."""
+    """Write one answer's body behind the first ``have`` bytes of ``part``. Raises SourceError, CutError, WorkError."""
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         raise SourceError(web_page(response.read(1 << 16)))
     length = response.headers.get("Content-Length", "")

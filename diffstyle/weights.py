@@ -1,6 +1,6 @@
 """Read a checkpoint file safely, whatever its format, into one plain state dict with our names.
 
-Nothing in a file is trusted: no code in a pickle runs, and sizes are compared with the file's before anything is allocated.
+Nothing in a file is trusted: no code in a pickle runs, and sizes are compared with the file's before allocation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.convert import from_diffusers, is_diffusers
 log = logging.getLogger(__name__)
 
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-# Where training scripts put the weights inside a checkpoint; averaged ones first, because they are what is sampled with.
+# Where training scripts put the weights inside a checkpoint; averaged ones first: they are what is sampled with.
 NESTED = ("ema", "ema_model", "model_ema", "params_ema", "ema_state_dict", "state_dict", "model_state_dict", "model",
           "params", "unet")  # fmt: skip
 WRAPPERS = ("module.", "_orig_mod.", "model.", "unet.")  # prefixes left by DataParallel, torch.compile and wrappers
@@ -66,7 +66,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def sniff(path: Path) -> str:
-    """ "zip" (torch since 1.6), "pickle" (torch before) or "safetensors", from the content. Raises WorkError otherwise."""
+    """ "zip" (torch since 1.6), "pickle" (torch before) or "safetensors", by content. Raises WorkError otherwise."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -85,7 +85,7 @@ def sniff(path: Path) -> str:
         return "safetensors"
     if re.match(rb"\s*(<!doctype|<html|<\?xml|<head|<script)", start, re.IGNORECASE):
         raise WorkError(f"{path}: a web page, not weights: the download was answered with HTML; get the file again")
-    raise WorkError(f"{path}: not a checkpoint ({'empty' if not size else 'neither torch nor safetensors'}); get it again")
+    raise WorkError(f"{path}: not a checkpoint ({'neither torch nor safetensors' if size else 'empty'}); get it again")
 
 
 def check_zip(path: Path, size: int) -> None:
@@ -145,7 +145,7 @@ def refusal(error: Exception) -> str:
     text = " ".join(str(error).split())
     code = re.search(r"(?:GLOBAL|global|class|function)[:\s]+([\w.]+\.[\w.]+)", text)
     if "Weights only load failed" in text and code:
-        return f"refused: it is not plain weights but would run code ({code[1]}); only load such a file where you trust it"
+        return f"refused: it is not plain weights but would run code ({code[1]})"
     if "Weights only load failed" in text and "nsupported" in text:
         return f"refused: it is not plain weights ({text[:120]})"
     return f"truncated or damaged, or not a checkpoint ({type(error).__name__}: {text[:100]}); get it again"
@@ -161,7 +161,7 @@ def is_state(content: Any) -> bool:
 
 
 def find_state(path: Path, content: Any) -> dict[str, Tensor]:
-    """The state dict itself, one in a dict of a training script, or DDIM's list [model, optimiser, epoch, step, ema]."""
+    """The state dict itself, one in a dict of a training script, or DDIM's [model, optimiser, epoch, step, ema]."""
     candidates: list[tuple[str, Any]] = []
     if isinstance(content, (list, tuple)) and content:
         candidates = [("the averaged weights (last entry)", content[-1]), ("the first entry", content[0])]

@@ -1,4 +1,4 @@
-"""The published checkpoints (pretrained/zoo.yml): which files a model may lie in, and whether a file is the right one."""
+"""The published checkpoints (pretrained/zoo.yml): in which files they come, and is a file the right one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def read_entry(
     sources: list[dict[str, Any]], **hashes: Any,
 ) -> Entry:  # fmt: skip
     """One entry; a source without a file name of its own is the official file, with the entry's size and hashes."""
-    listed = tuple(Source(**source) if "file" in source else Source(file=file, **hashes, **source) for source in sources)
+    official = {"file": file, **hashes}
+    listed = tuple(Source(**(source if "file" in source else official | source)) for source in sources)
     for source in listed:
         if Path(source.file).name != source.file:
             raise ValueError(f"{name}: file {source.file!r} would lie outside the folder")

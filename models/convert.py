@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-# Ours -> theirs. {i} is a level, {j} a block in it; {r} is the level counted from the other end, because diffusers stores
-# the decoder deepest level first.
+# Ours -> theirs. {i} is a level, {j} a block in it; {r} is the level counted from the other end, because diffusers
+# stores the decoder deepest level first.
 MODULES = {
     "temb.dense.0": "time_embedding.linear_1",
     "temb.dense.1": "time_embedding.linear_2",
@@ -112,15 +112,15 @@ def to_our_name(key: str, levels: int) -> str:
 def match_key(module: str, key: str) -> re.Match[str] | None:
     """Read ``key`` as a parameter under ``module``, a left or right side of MODULES."""
     pattern = re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(module))
-    return re.fullmatch(pattern + r"(?:\.(?P<leaf>.+))?\.(?P<kind>weight|bias)", key)
+    return re.fullmatch(pattern + r"\.?(?P<leaf>.*?)\.(?P<kind>weight|bias)", key)
 
 
-def leaf_names(ours: str, attention: Mapping[str, str]) -> Mapping[str | None, str | None]:
-    """What a module of ours holds, ours -> theirs; the plain layers hold nothing."""
-    return {**(RES_BLOCK if ".block" in ours else attention if ".attn" in ours else {None: None})}
+def leaf_names(ours: str, attention: Mapping[str, str]) -> Mapping[str, str]:
+    """What a module of ours holds, ours -> theirs; a plain layer holds its weight and bias directly."""
+    return RES_BLOCK if ".block" in ours else attention if ".attn" in ours else {"": ""}
 
 
-def fill(module: str, match: re.Match[str], leaf: str | None, levels: int) -> str:
+def fill(module: str, match: re.Match[str], leaf: str, levels: int) -> str:
     """The key under ``module`` for the numbers that ``match`` has read on the other side."""
     n = {name: int(value) for name, value in match.groupdict().items() if name in ("i", "j", "r")}
     i = n.get("i", levels - 1 - n["r"] if "r" in n else 0)

@@ -3,9 +3,9 @@
 
     python scripts/convert_checkpoint.py IN OUT
 
-IN is a file or a diffusers folder. OUT gets the weights only, in fp32, under the published names: .safetensors if it ends
-so, else torch's format; if its name is a folder (no ending), a diffusers UNet2DModel folder is written. The architecture
-that the weights show is printed as the ``model`` section of a config.
+IN is a file or a diffusers folder. OUT gets the weights only, in fp32, under the published names: .safetensors if it
+ends so, else torch's format; without an ending OUT becomes a diffusers UNet2DModel folder. The architecture that the
+weights show is printed as the ``model`` section of a config.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import yaml
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffstyle.errors import DiffstyleError, UsageError, WorkError  # noqa: E402
-from diffstyle.weights import read_diffusers_config, read_state, weights_file  # noqa: E402
-from models.convert import diffusers_architecture, diffusers_config, to_diffusers  # noqa: E402
-from models.recognise import recognise  # noqa: E402
+from diffstyle.errors import DiffstyleError, UsageError, WorkError
+from diffstyle.weights import read_diffusers_config, read_state, weights_file
+from models.convert import diffusers_architecture, diffusers_config, to_diffusers
+from models.recognise import recognise
 
 
 def save(state: Mapping[str, Tensor], out: Path) -> None:

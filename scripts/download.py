@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffstyle.download import fetch  # noqa: E402
-from diffstyle.errors import DiffstyleError, UsageError  # noqa: E402
-from diffstyle.zoo import PRETRAINED, Entry, load_zoo, status  # noqa: E402
+from diffstyle.download import fetch
+from diffstyle.errors import DiffstyleError, UsageError
+from diffstyle.zoo import PRETRAINED, Entry, load_zoo, status
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
