@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import pickletools
+import pickle
 import re
 import struct
 import zipfile
@@ -100,17 +100,32 @@ def check_zip(path: Path, size: int) -> None:
         raise WorkError(f"{path}: refused: its {size} bytes would unpack to {total}, which no torch checkpoint does")
 
 
-def check_claims(file: IO[bytes], size: int) -> None:
-    """Refuse a pickle that names a storage larger than the file: the reader would allocate it first.
+class Anything:
+    """Stands for whatever a pickle names, and takes what is done to it."""
 
-    Storages are persistent ids, tuples that end in the number of elements (and None in files of torch before 1.6).
+    def __init__(self, *args: object) -> None: ...
+    def __setitem__(self, key: object, value: object) -> None: ...
+    def __setstate__(self, state: object) -> None: ...
+    def append(self, item: object) -> None: ...
+    def extend(self, items: object) -> None: ...
+
+
+class SizeCheck(pickle._Unpickler):
+    """A dry run over a pickle, importing nothing: refuses one that names a storage larger than the file.
+
+    torch's reader would allocate it first. (Python's own unpickler, not the C one, which reads ahead in the file.)
     """
-    number = 0
-    for op, argument, _ in pickletools.genops(file):
-        if isinstance(argument, int):
-            number = argument
-        elif op.name == "BINPERSID" and not 0 <= number <= size:
-            raise ValueError(f"a tensor of {number} elements in a file of {size} bytes")
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        super().__init__(file)
+        self.size = size
+
+    def find_class(self, module: str, name: str) -> type[Anything]:
+        return Anything
+
+    def persistent_load(self, pid: Any) -> None:  # ("storage", type, key, location, number of elements, ...)
+        if isinstance(pid, tuple) and len(pid) > 4 and not 0 <= pid[4] <= self.size:
+            raise ValueError(f"a tensor of {pid[4]} elements in a file of {self.size} bytes")
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------
@@ -124,11 +139,11 @@ def read_pickle(path: Path, zipped: bool) -> Any:
             for name in archive.namelist():
                 if name.endswith("/data.pkl"):
                     with archive.open(name) as file:
-                        check_claims(file, size)
+                        SizeCheck(file, size).load()
     else:
         with path.open("rb") as file:
             for _ in range(4):  # magic number, version, machine, object
-                check_claims(file, size)
+                SizeCheck(file, size).load()
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
