@@ -28,7 +28,8 @@ from diffstyle.zoo import PRETRAINED, Entry, Source, complaint, record
 log = logging.getLogger(__name__)
 
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 4  # in a row without a byte, before a source is given up
+TRIES = 4  # in a row that bring less than STRIDE, before a source is given up
+STRIDE = 1 << 20  # bytes
 PAUSE = 1.0  # seconds before the second try, doubled for each further one
 BLOCK = 1 << 18
 BUSY = {408, 429, 500, 502, 503, 504}  # answers worth another try
@@ -194,7 +195,7 @@ def get_http(url: str, part: Path, size: int | None) -> None:
     # urllib reads HTTPS_PROXY itself; what is on this machine needs no proxy.
     proxies = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(url).hostname) else []
     opener = urllib.request.build_opener(SafeRedirect, *proxies)
-    failed = furthest = 0
+    failed, goal = 0, STRIDE
     while True:
         have = part.stat().st_size if part.exists() else 0
         try:
@@ -214,12 +215,13 @@ def get_http(url: str, part: Path, size: int | None) -> None:
         except (CutError, HTTPException, OSError) as error:
             reason = str(error) or type(error).__name__
         now = part.stat().st_size if part.exists() else 0
-        failed = 0 if now > max(have, furthest) else failed + 1
-        furthest = max(furthest, now)
+        if now >= goal:
+            failed, goal = 0, now + STRIDE
+        failed += 1
         if failed >= TRIES:
             raise SourceError(reason)
         log.info("%s: %s; going on at byte %d", part.name, reason, now)
-        time.sleep(PAUSE * 2 ** max(0, failed - 1))
+        time.sleep(PAUSE * 2 ** (failed - 1))
 
 
 def request(url: str, part: Path, have: int) -> urllib.request.Request:
