@@ -23,7 +23,7 @@ from diffstyle.checkpoints import build_strictly, find_checkpoint, load_model
 from diffstyle.config import ModelConfig, load_config
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.weights import read_state
-from diffstyle.zoo import record
+from diffstyle.zoo import Entry, record
 from models import build_unet
 from models.convert import diffusers_config, to_diffusers
 
@@ -327,14 +327,14 @@ def test_unreadable_paths(tmp_path: Path) -> None:
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty machine: pretrained/, hub cache and MODEL_PATHS in a folder of the test, and no network."""
-    def refuse(entry: Any) -> Path:
+    def fetch(entry: Entry) -> Path:
         return Path("downloaded") / entry.sources[0].file
 
     monkeypatch.setattr(checkpoints, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(checkpoints, "REPOSITORY", tmp_path)
     monkeypatch.setattr(checkpoints, "MODEL_PATHS", {"celeba_hq": "mine/faces.pt", "church_outdoor": "mine/church.pt"})
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(checkpoints, "fetch", refuse)
+    monkeypatch.setattr(checkpoints, "fetch", fetch)
     return tmp_path
 
 

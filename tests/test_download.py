@@ -335,7 +335,7 @@ def test_the_proxy_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.
 # ---- Google Drive ------------------------------------------------------------------------------------------------
 
 
-def fake_gdown(monkeypatch: pytest.MonkeyPatch, behaviour: Callable[[Path], None]) -> None:
+def fake_gdown(monkeypatch: pytest.MonkeyPatch, behaviour: Callable[[Path], object]) -> None:
     def fetched(id: str, output: str, resume: bool) -> str:
         assert (id, resume) == ("ID", True)
         behaviour(Path(output))
@@ -345,7 +345,7 @@ def fake_gdown(monkeypatch: pytest.MonkeyPatch, behaviour: Callable[[Path], None
 
 
 def test_drive_by_gdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_gdown(monkeypatch, lambda path: path.write_bytes(PAYLOAD) and None)
+    fake_gdown(monkeypatch, lambda path: path.write_bytes(PAYLOAD))
     fetch(entry("gdrive:ID"), tmp_path)
     assert_complete(tmp_path)
 
