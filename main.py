@@ -25,7 +25,10 @@ NO_EFFECT: dict[str, int | str | None] = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="main.py", description=DESCRIPTION, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+        prog="main.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
 
     what = parser.add_argument_group("what to do")
@@ -52,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument("--dt_lambda", type=float, default=1.0, help="factor on the direction D_t at injections with t >= dt_end")
     method.add_argument("--dt_end", type=int, default=950, help="the timestep down to which dt_lambda acts")
     method.add_argument("--content_replace_step", type=int, default=50, metavar="N",
-                        help="number of timesteps at which h is looked at; 0 or -1 is every step, many times stronger")  # fmt: skip
+                        help="timesteps at which h is looked at; 0 or -1 is every step, many times stronger")  # fmt: skip
     method.add_argument("--use_mask", action="store_true", help="inject only inside the official box in the lower face")
     method.add_argument("--mask", metavar="FILE|x0,y0,x1,y1",
                         help="inject only here: a picture (white takes the content) or a rectangle in fractions")  # fmt: skip
@@ -66,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     steps.add_argument("--t_0", type=int, default=999, help="the noisiest timestep")
     steps.add_argument("--seed", type=int, default=1234, help="seed of the boosting noise")
     steps.add_argument("--noise", default="pair",
-                       help="pair: noise depends on seed and the two pictures only; official: the published code's stream")  # fmt: skip
+                       help="pair: noise depends on seed and the two pictures only; official: one global stream")  # fmt: skip
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
@@ -152,7 +155,8 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     )
     plan = make_plan(cfg)
     if args.dry_run:
-        print(json.dumps({"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}, indent=1))
+        resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
+        print(json.dumps(resolved, indent=1))
         print("\n".join(pair.name for pair in plan.pairs))
         print(f"{len(plan.pairs)} pairs, {plan.evaluations(settings)} network evaluations at most")
         return 0

@@ -100,7 +100,7 @@ def load_config(name: str | Path) -> ModelConfig:
     data, model, diffusion = raw["data"], raw["model"], raw.get("diffusion") or {}
     dataset, kind = str(data.get("dataset", "CUSTOM")), model.get("type", "simple")
     family = resolve_family(path, dataset, kind)
-    check_keys(path, root, family)
+    check_keys(path, root, family)  # type: ignore[arg-type]  # not None: raw is a dict
     if diffusion.get("beta_schedule", "linear") != "linear":
         raise UsageError(f"{path}: beta_schedule {diffusion['beta_schedule']!r} is not known, only linear")
     size = number(path, "data.image_size", data.get("image_size", 256), int)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.hspace_unet import at_least_fp32
+
 # Below this angle (1 - cos) Slerp and Lerp agree to fp32, and dividing by sin(angle) would lose everything.
 PARALLEL = 1e-6
 
@@ -39,7 +41,7 @@ def inject(h: Tensor, h_content: Tensor, gamma: float, mask: Tensor | None = Non
     With a ``mask`` (1, 1, H, W) in [0, 1] only the masked parts are blended and the rest of ``h`` stays; the official code
     does not match the norms of the masked parts, the paper does (``match_masked``).
     """
-    h32, content32 = h.float(), h_content.float()
+    h32, content32 = at_least_fp32(h), at_least_fp32(h_content)
     if mask is None:
         mixed = slerp(h32, match_norm(content32, h32), gamma)
     else:

@@ -105,7 +105,7 @@ def tile(rows: Iterable[Sequence[Image.Image | None]], columns: int, cell: int) 
     return table
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: the file appears whole or not at all."""
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
@@ -120,7 +120,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
-    write_whole(path, lambda f: f.write(text.encode()) and None)
+    write_whole(path, lambda f: f.write(text.encode()))
 
 
 def save_png(path: Path, image: Image.Image, record: dict[str, Any] | None = None) -> None:

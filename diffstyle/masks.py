@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def coverage(low: float, high: float, cells: int) -> Tensor:
     return (overlap.clamp(min=0) * cells).float()
 
 
-def build_mask(spec: str, size: tuple[int, int]) -> Tensor | None:
+def build_mask(spec: str, size: Sequence[int]) -> Tensor | None:
     """The mask (1, 1, H', W') in [0, 1] for an h map of ``size`` (H', W'); None for an empty spec (everywhere).
 
     A picture is centre-cropped as the inputs are and resized by area: white takes the content there, grey partly.

@@ -14,7 +14,7 @@ from diffstyle.hspace import inject
 from diffstyle.steps import Step, nearest
 from models.hspace_unet import Features, HSpaceUNet
 
-Progress = Callable[[int], None]  # told how many samples x evaluations have been done
+Progress = Callable[[int], object]  # told how many samples x evaluations have been done
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Blend:
 
 def timestep(t: int, x: Tensor) -> Tensor:
     """t as the network takes it: (N,) floats on x's device, filled there so that nothing waits for a copy."""
-    return torch.full((len(x),), float(t), device=x.device)
+    return torch.full((len(x),), float(t), device=x.device, dtype=x.dtype)
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import Features, GroupNorm32, HSpaceUNet
+from models.hspace_unet import Features, GroupNorm32, HSpaceUNet, at_least_fp32
 
 # guided-diffusion's channel multipliers when a config leaves them out
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
@@ -27,8 +27,8 @@ DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding of t (N,) as (N, dim): cos first, then sin, frequencies 10000^(-i / (dim/2)), in fp32."""
     half = dim // 2
-    freqs = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * -(math.log(10000) / half))
-    angles = t.float()[:, None] * freqs[None, :]
+    freqs = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * -(math.log(10000) / half))
+    angles = t[:, None] * freqs[None, :]
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim % 2))
 
 
@@ -197,11 +197,12 @@ class ADM(HSpaceUNet):
 
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
-        emb = self.time_embed(timestep_embedding(t, self.num_channels).to(self.time_embed[0].weight.dtype))  # (N, 4 ch)
+        dtype = next(self.time_embed.parameters()).dtype
+        emb = self.time_embed(timestep_embedding(t, self.num_channels).to(dtype))  # (N, 4 ch)
 
         # Encoder
         skips: list[Tensor] = []
-        y = x.to(self.time_embed[0].weight.dtype)
+        y = x.to(dtype)
         for stage in self.input_blocks:
             y = stage(y, emb)
             skips.append(y)
@@ -216,4 +217,4 @@ class ADM(HSpaceUNet):
             y = stage(torch.cat([y, remaining.pop()], dim=1), f.temb)
 
         # Output
-        return self.out(y)[:, :3].float()
+        return at_least_fp32(self.out(y)[:, :3])

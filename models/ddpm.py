@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import Features, GroupNorm32, HSpaceUNet
+from models.hspace_unet import Features, GroupNorm32, HSpaceUNet, at_least_fp32
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding of t (N,) as (N, dim): sin first, then cos, frequencies 10000^(-i / (dim/2 - 1)), in fp32."""
     half = dim // 2
-    freqs = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * -(math.log(10000) / (half - 1)))
-    angles = t.float()[:, None] * freqs[None, :]
+    freqs = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * -(math.log(10000) / (half - 1)))
+    angles = t[:, None] * freqs[None, :]
     return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, dim % 2))
 
 
@@ -95,10 +95,37 @@ class Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList()
         self.attn = nn.ModuleList()
+        self.downsample: Downsample | None = None
+        self.upsample: Upsample | None = None
 
     def step(self, i: int, x: Tensor, temb: Tensor) -> Tensor:
         x = self.block[i](x, temb)
         return self.attn[i](x) if len(self.attn) else x
+
+
+class TimeEmbedding(nn.Module):
+    """Two dense layers on the sinusoidal embedding."""
+
+    def __init__(self, ch: int, c_temb: int) -> None:
+        super().__init__()
+        self.dense = nn.ModuleList([nn.Linear(ch, c_temb), nn.Linear(c_temb, c_temb)])
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        first, second = self.dense
+        return second(F.silu(first(embedding)))
+
+
+class Middle(nn.Module):
+    """The middle block, whose output is h."""
+
+    def __init__(self, channels: int, c_temb: int, dropout: float) -> None:
+        super().__init__()
+        self.block_1 = ResBlock(channels, channels, c_temb, dropout)
+        self.attn_1 = AttnBlock(channels)
+        self.block_2 = ResBlock(channels, channels, c_temb, dropout)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x, temb)), temb)
 
 
 class DDPM(HSpaceUNet):
@@ -120,8 +147,7 @@ class DDPM(HSpaceUNet):
         self.ch, self.num_res_blocks = ch, num_res_blocks
         c_temb = 4 * ch
 
-        self.temb = nn.Module()
-        self.temb.dense = nn.ModuleList([nn.Linear(ch, c_temb), nn.Linear(c_temb, c_temb)])
+        self.temb = TimeEmbedding(ch, c_temb)
         self.conv_in = nn.Conv2d(in_channels, ch, 3, padding=1)
 
         # Encoder: c_skips lists the channels of every activation that a skip connection carries.
@@ -141,10 +167,7 @@ class DDPM(HSpaceUNet):
                 resolution //= 2
             self.down.append(level)
 
-        self.mid = nn.Module()
-        self.mid.block_1 = ResBlock(c, c, c_temb, dropout)
-        self.mid.attn_1 = AttnBlock(c)
-        self.mid.block_2 = ResBlock(c, c, c_temb, dropout)
+        self.mid = Middle(c, c_temb, dropout)
 
         # Decoder: built from the deepest level up, stored with the outermost level first as published.
         levels: list[Level] = []
@@ -164,32 +187,34 @@ class DDPM(HSpaceUNet):
         self.norm_out = group_norm(c)
         self.conv_out = nn.Conv2d(c, out_ch, 3, padding=1)
 
+    @staticmethod
+    def levels(modules: nn.ModuleList) -> list[Level]:
+        return [level for level in modules if isinstance(level, Level)]
+
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
-        first, second = self.temb.dense
-        temb = second(F.silu(first(timestep_embedding(t, self.ch).to(first.weight.dtype))))  # (N, 4 ch)
+        dtype = self.conv_in.weight.dtype
+        temb = self.temb(timestep_embedding(t, self.ch).to(dtype))  # (N, 4 ch)
 
         # Encoder
-        skips = [self.conv_in(x.to(self.conv_in.weight.dtype))]
-        for level in self.down:
+        skips = [self.conv_in(x.to(dtype))]
+        for level in self.levels(self.down):
             for i in range(self.num_res_blocks):
                 skips.append(level.step(i, skips[-1], temb))
-            if hasattr(level, "downsample"):
+            if level.downsample is not None:
                 skips.append(level.downsample(skips[-1]))
 
         # Middle
-        h = self.mid.block_1(skips[-1], temb)
-        h = self.mid.block_2(self.mid.attn_1(h), temb)
-        return Features(h, tuple(skips), temb)
+        return Features(self.mid(skips[-1], temb), tuple(skips), temb)
 
     def decode(self, f: Features) -> Tensor:
         # Decoder
         y, remaining = f.h, list(f.skips)
-        for level in reversed(self.up):
+        for level in reversed(self.levels(self.up)):
             for i in range(self.num_res_blocks + 1):
                 y = level.step(i, torch.cat([y, remaining.pop()], dim=1), f.temb)
-            if hasattr(level, "upsample"):
+            if level.upsample is not None:
                 y = level.upsample(y)
 
         # Output
-        return self.conv_out(F.silu(self.norm_out(y)))[:, :3].float()
+        return at_least_fp32(self.conv_out(F.silu(self.norm_out(y)))[:, :3])

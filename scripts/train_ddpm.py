@@ -33,12 +33,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffstyle.config import ModelConfig, load_config  # noqa: E402
-from diffstyle.diffusion import Schedule, ddim_step, linear_schedule, predict_x0  # noqa: E402
-from diffstyle.errors import DiffstyleError, UsageError, WorkError  # noqa: E402
-from diffstyle.images import load_image, save_png, tile, to_image, write_whole  # noqa: E402
-from models import build_unet  # noqa: E402
-from models.hspace_unet import Features, HSpaceUNet  # noqa: E402
+from diffstyle.config import ModelConfig, load_config
+from diffstyle.diffusion import Schedule, ddim_step, linear_schedule, predict_x0
+from diffstyle.errors import DiffstyleError, UsageError, WorkError
+from diffstyle.images import load_image, save_png, tile, to_image, write_whole
+from models import build_unet
+from models.hspace_unet import Features, HSpaceUNet
 
 log = logging.getLogger("train_ddpm")
 
@@ -212,7 +212,8 @@ class Trainer:
             self.iteration, self.losses = state["iteration"], state["losses"]
         except Exception as error:  # torch.load has no common error
             raise UsageError(f"{path}: cannot be resumed ({str(error).splitlines()[0][:150]}); use another --out") from error
-        changed = [f"{k} {v} -> {getattr(self.settings, k)}" for k, v in state["settings"].items() if v != getattr(self.settings, k)]
+        now = asdict(self.settings)
+        changed = [f"{k} {v} -> {now[k]}" for k, v in state["settings"].items() if v != now[k]]
         if changed:
             log.warning("resuming with other settings: %s", ", ".join(changed))
 
@@ -222,10 +223,11 @@ class Trainer:
         self.losses = []
         influence = h_influence(self.ema, self.images, self.abar)
         path = self.out / "loss.csv"
-        rows = path.read_text().splitlines() if path.exists() else ["iteration,loss," + ",".join(f"h_influence_{t}" for t in range(400, 1000, 100))]
+        header = "iteration,loss," + ",".join(f"h_influence_{t}" for t in range(400, 1000, 100))
+        rows = path.read_text().splitlines() if path.exists() else [header]
         rows = rows[:1] + [r for r in rows[1:] if int(r.split(",")[0]) < self.iteration]  # a resume repeats some
         rows.append(f"{self.iteration},{mean:.6f}," + ",".join(f"{v:.4f}" for v in influence))
-        write_whole(path, lambda f: f.write(("\n".join(rows) + "\n").encode()) and None)
+        write_whole(path, lambda f: f.write(("\n".join(rows) + "\n").encode()))
         size = self.config.image_size
         pictures = [to_image(x) for x in sample(self.ema, (16, 3, size, size), self.schedule)]
         save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[i : i + 8] for i in range(0, 16, 8)], 8, size))
@@ -246,15 +248,15 @@ def load_images(path: Path, size: int) -> Tensor:
         return images.contiguous()
     known = Image.registered_extensions()
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
-    images = []
+    pictures = []
     for file in tqdm(files, desc="reading pictures", leave=False):
         try:
-            images.append(((load_image(file, size) + 1) * 127.5).round().byte())
+            pictures.append(((load_image(file, size) + 1) * 127.5).round().byte())
         except WorkError as error:
             log.warning("skipped %s", error)
-    if not images:
+    if not pictures:
         raise UsageError(f"--data {path}: no picture in it")
-    return torch.stack(images)
+    return torch.stack(pictures)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# AFHQ dog: style mixing.
+# As in the original README, $gpu and $sh_file_name may stay unset. Extra arguments are passed on.
+
+config="afhq.yml"
+content_dir="./test_images/photos/contents"
+style_dir="./test_images/photos/styles"
+save_dir="./results/recipe_afhq"
+n_gen_step=1000
+n_inv_step=50
+hs_coeff=0.3      # gamma
+t_noise=200        # t_boost
+t_edit=400
+omega=0
+dt_lambda=1.0
+
+CUDA_VISIBLE_DEVICES=$gpu ${PYTHON:-python3} main.py --diff_style \
+  --config $config --content_dir $content_dir --style_dir $style_dir --save_dir $save_dir \
+  --n_gen_step $n_gen_step --n_inv_step $n_inv_step --n_test_step 1000 \
+  --hs_coeff $hs_coeff --t_noise $t_noise --user_defined_t_edit $t_edit --omega $omega --dt_lambda $dt_lambda \
+  --sh_file_name $sh_file_name "$@"
