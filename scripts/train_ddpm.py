@@ -9,7 +9,8 @@ method has nothing to inject (a small network happily sends everything through i
 --skip_drop P  for half of the samples, each skip connection is zeroed with probability P (never those of the
                outermost level, which carry the noise itself);
 --twin P       for a share P of the samples h is encoded from a *twin*: the same picture in other colours with other
-               noise at the same t. What the twin knows is the shape, so h learns shape; colours must come by the skips.
+               noise. What the twin knows is the shape, so h learns shape; colours must come by the skips;
+--twin_clean R the twin's timestep is t times a random factor in [1 - R, 1]: a cleaner twin is worth listening to.
 
 What it writes to --out: ``ema.pt`` (the weights, loads with --model_path), ``last.pt`` (to resume from), ``loss.csv`` and
 ``samples_*.png``. Every draw comes from (seed, iteration), so a resumed run repeats an uninterrupted one exactly.
@@ -54,6 +55,7 @@ class Settings:
     weighting: str = "uniform"
     skip_drop: float = 0.0
     twin: float = 0.0
+    twin_clean: float = 0.0
     flip: bool = False
     seed: int = 0
 
@@ -101,16 +103,17 @@ def training_loss(unet: HSpaceUNet, images: Tensor, abar: Tensor, s: Settings, i
         x0 = torch.where(flipped, x0.flip(3), x0)
     t = torch.randint(len(abar), (s.batch,), generator=g)
     eps = torch.randn(x0.shape, generator=g)
-    a = abar[t, None, None, None]
 
-    def noised(x: Tensor, noise: Tensor) -> Tensor:
+    def noised(x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        a = abar[t, None, None, None]
         return (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
 
-    f = unet.encode(noised(x0, eps), t.float())
+    f = unet.encode(noised(x0, t, eps), t.float())
     twins = round(s.twin * s.batch)
     if twins:
-        twin = noised(recolour(x0, g), torch.randn(x0.shape, generator=g))[:twins]
-        h_twin = unet.encode(twin, t[:twins].float()).h
+        t_twin = (t * (1 - s.twin_clean * torch.rand(s.batch, generator=g))).long()
+        twin = noised(recolour(x0, g), t_twin, torch.randn(x0.shape, generator=g))
+        h_twin = unet.encode(twin[:twins], t_twin[:twins].float()).h
         f = f._replace(h=torch.cat([h_twin, f.h[twins:]]))
     if s.skip_drop:
         f = drop_skips(f, s.skip_drop, g)
@@ -274,6 +277,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weighting", choices=["uniform", "p2"], default=d.weighting, help="p2: 1 / (1 + SNR)")
     parser.add_argument("--skip_drop", type=float, default=d.skip_drop)
     parser.add_argument("--twin", type=float, default=d.twin)
+    parser.add_argument("--twin_clean", type=float, default=d.twin_clean)
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
     parser.add_argument("--seed", type=int, default=d.seed)
     parser.add_argument("--save_every", type=int, default=250, help="iterations between checkpoints")
