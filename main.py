@@ -10,6 +10,10 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffstyle.settings import Settings
 
 DESCRIPTION = """Style transfer with a frozen diffusion model: the result takes its content (face, shape) from one
 picture and its style (colours, texture) from another. Every content in --content_dir is combined with every style in
@@ -115,13 +119,25 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The method's settings of a parsed command line."""
+    from diffstyle.settings import Settings
+
+    omega = args.omega if args.omega is not None else 0.3 if args.variant == "paper" else 0.0
+    return Settings(
+        gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
+        dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
+        t_0=args.t_0, variant=args.variant, mask="box" if args.use_mask else args.mask or "", noise=args.noise,
+        seed=args.seed,
+    )  # fmt: skip
+
+
 def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.checkpoints import load_model
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
     from diffstyle.run import RunConfig, make_plan, run
-    from diffstyle.settings import Settings
 
     unused = [f"--{name}" for name in NO_EFFECT if hasattr(args, name)]
     if unused:
@@ -133,13 +149,7 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     if args.batch_size < 1:
         raise UsageError(f"--batch_size {args.batch_size}: use 1 or more")
 
-    omega = args.omega if args.omega is not None else 0.3 if args.variant == "paper" else 0.0
-    settings = Settings(
-        gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
-        dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
-        t_0=args.t_0, variant=args.variant, mask="box" if args.use_mask else args.mask or "", noise=args.noise,
-        seed=args.seed,
-    )  # fmt: skip
+    settings = settings_of(args)
     config = load_config(args.config)
     settings.check(config.timesteps)
     device, dtype = pick_device(args.device), pick_dtype(args.precision)

@@ -18,7 +18,8 @@ def norm(h: Tensor) -> Tensor:
 
 def match_norm(h_content: Tensor, h: Tensor) -> Tensor:
     """Scale ``h_content`` to the norm of ``h``: Slerp needs equal norms, and the decoder expects ||h|| to fit the skips."""
-    return h_content * (norm(h) / norm(h_content).clamp_min(torch.finfo(h.dtype).tiny))
+    size = norm(h_content)
+    return h_content * (norm(h) / torch.where(size == 0, 1, size))
 
 
 def slerp(h: Tensor, h_content: Tensor, gamma: float) -> Tensor:
@@ -26,8 +27,9 @@ def slerp(h: Tensor, h_content: Tensor, gamma: float) -> Tensor:
 
     (N, C, H, W) both. Where the two are parallel (or one is zero) it is linear interpolation, its limit.
     """
-    tiny = torch.finfo(h.dtype).tiny
-    cos = ((h * h_content).flatten(1).sum(1)[:, None, None, None] / (norm(h) * norm(h_content)).clamp_min(tiny)).clamp(-1, 1)
+    sizes = norm(h) * norm(h_content)
+    dot = (h * h_content).flatten(1).sum(1)[:, None, None, None]
+    cos = torch.where(sizes == 0, 1, dot / sizes).clamp(-1, 1)
     parallel = 1 - cos.abs() < PARALLEL
     angle = torch.where(parallel, torch.ones_like(cos), cos.acos())
     w = torch.where(parallel, 1 - gamma, ((1 - gamma) * angle).sin() / angle.sin())
