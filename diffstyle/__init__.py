@@ -5,6 +5,7 @@
 """
 
 from diffstyle.api import load, stylize
+from diffstyle.errors import DiffstyleError
 from diffstyle.settings import Settings
 
-__all__ = ["Settings", "load", "stylize"]
+__all__ = ["DiffstyleError", "Settings", "load", "stylize"]
