@@ -43,6 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--style_dir", default="./source_images/style", help="folder (or one file) of styles")
     what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
     what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
+    what.add_argument("--report", action="store_true",
+                      help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
     what.add_argument("--overwrite", action="store_true", help="make results again that are there with the same settings")
 
     method = parser.add_argument_group("the method (symbols of the paper)")
@@ -137,6 +139,7 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
+    from diffstyle.report import write_report
     from diffstyle.run import RunConfig, make_plan, run
 
     unused = [f"--{name}" for name in NO_EFFECT if hasattr(args, name)]
@@ -176,6 +179,8 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
     for reason in report.failed.values():
         log.critical("failed: %s", reason)
+    if args.report:
+        log.info("gallery: %s", write_report(cfg.save_dir))
     print(report.grid)
     return 1 if report.failed else 0
 
