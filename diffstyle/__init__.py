@@ -5,7 +5,8 @@
 """
 
 from diffstyle.api import load, stylize
+from diffstyle.checkpoints import Model
 from diffstyle.errors import DiffstyleError
 from diffstyle.settings import Settings
 
-__all__ = ["DiffstyleError", "Settings", "load", "stylize"]
+__all__ = ["DiffstyleError", "Model", "Settings", "load", "stylize"]

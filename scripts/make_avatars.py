@@ -41,75 +41,26 @@ RGB = tuple[int, int, int]
 
 # Parts that are clear at 64x64. Left out: types with fine lines, with colours that cannot be set, that hide the
 # eyes, or that have no place for a beard or glasses (shape attributes are independent of each other).
-HATS = tuple(["HAT", "TURBAN", "WINTER_HAT_1", "WINTER_HAT_3"])
+HATS = tuple("HAT TURBAN WINTER_HAT_1 WINTER_HAT_3".split())
 TOPS = (
-    *[
-        "NONE",
-        "BOB",
-        "BUN",
-        "CAESAR",
-        "CURLY",
-        "FRIZZLE",
-        "FRO",
-        "MIA_WALLACE",
-        "SHAGGY_MULLET",
-        "SHAGGY",
-        "SHORT_CURLY",
-        "SHORT_DREADS_2",
-    ],
-    *[
-        "SHORT_FLAT",
-        "SHORT_ROUND",
-        "SHORT_WAVED",
-        "STRAIGHT_1",
-        "STRAIGHT_STRAND",
-        "BRAIDS",
-        "ELVIS",
-        "EVIL_SPIKE",
-        "HALF_SHAVED",
-    ],
-    *["MOHAWK", "MOWGLI", "PIXIE", "POMPADOUR", "QUIFF", "WILD"],
+    *"NONE BOB BUN CAESAR CURLY FRIZZLE FRO MIA_WALLACE SHAGGY_MULLET SHAGGY SHORT_CURLY SHORT_DREADS_2".split(),
+    *"SHORT_FLAT SHORT_ROUND SHORT_WAVED STRAIGHT_1 STRAIGHT_STRAND BRAIDS ELVIS EVIL_SPIKE HALF_SHAVED".split(),
+    *"MOHAWK MOWGLI PIXIE POMPADOUR QUIFF WILD".split(),
     *HATS,
 )
-EYES = tuple(["DEFAULT", "CLOSED", "HAPPY", "SQUINT", "SURPRISED", "SIDE", "WINK", "EYE_ROLL"])
+EYES = tuple("DEFAULT CLOSED HAPPY SQUINT SURPRISED SIDE WINK EYE_ROLL".split())
 EYEBROWS = (
-    *[
-        "DEFAULT",
-        "DEFAULT_NATURAL",
-        "ANGRY",
-        "ANGRY_NATURAL",
-        "FLAT_NATURAL",
-        "RAISED_EXCITED",
-        "RAISED_EXCITED_NATURAL",
-    ],
-    *["SAD_CONCERNED", "SAD_CONCERNED_NATURAL", "UP_DOWN", "UNIBROW_NATURAL"],
+    *"DEFAULT DEFAULT_NATURAL ANGRY ANGRY_NATURAL FLAT_NATURAL RAISED_EXCITED RAISED_EXCITED_NATURAL".split(),
+    *"SAD_CONCERNED SAD_CONCERNED_NATURAL UP_DOWN UNIBROW_NATURAL".split(),
 )
-NOSES = tuple(["DEFAULT", "SMALL", "WIDE"])
-MOUTHS = tuple(
-    [
-        "DEFAULT",
-        "SMILE",
-        "BIG_SMILE",
-        "TWINKLE",
-        "SERIOUS",
-        "SAD",
-        "CONCERNED",
-        "DISBELIEF",
-        "SCREAM_OPEN",
-        "GRIMACE",
-        "TONGUE",
-    ]
-)
-GLASSES = tuple(["PRESCRIPTION_2", "ROUND", "SUNGLASSES", "WAYFARERS"])
-BEARDS = tuple(["BEARD_LIGHT", "BEARD_MEDIUM", "BEARD_MAGESTIC", "MOUSTACHE_FANCY", "MOUSTACHE_MAGNUM"])
-CLOTHES = tuple(["COLLAR_SWEATER", "HOODIE", "SHIRT_CREW_NECK", "SHIRT_SCOOP_NECK", "SHIRT_V_NECK"])
+NOSES = tuple("DEFAULT SMALL WIDE".split())
+MOUTHS = tuple("DEFAULT SMILE BIG_SMILE TWINKLE SERIOUS SAD CONCERNED DISBELIEF SCREAM_OPEN GRIMACE TONGUE".split())
+GLASSES = tuple("PRESCRIPTION_2 ROUND SUNGLASSES WAYFARERS".split())
+BEARDS = tuple("BEARD_LIGHT BEARD_MEDIUM BEARD_MAGESTIC MOUSTACHE_FANCY MOUSTACHE_MAGNUM".split())
+CLOTHES = tuple("COLLAR_SWEATER HOODIE SHIRT_CREW_NECK SHIRT_SCOOP_NECK SHIRT_V_NECK".split())
 
-NATURAL_SKIN = tuple(
-    ["#FFDBB4", "#F8D25C", "#FD9841", "#EDB98A", "#D08B5B", "#AE5D29", "#F1C27D", "#E0AC69", "#C68642", "#FFCDB8"]
-)
-NATURAL_HAIR = tuple(
-    ["#A55728", "#2C1B18", "#B58143", "#D6B370", "#724133", "#4A312C", "#F59797", "#ECDCBF", "#C93305", "#E8E1E1"]
-)
+NATURAL_SKIN = tuple("#FFDBB4 #F8D25C #FD9841 #EDB98A #D08B5B #AE5D29 #F1C27D #E0AC69 #C68642 #FFCDB8".split())
+NATURAL_HAIR = tuple("#A55728 #2C1B18 #B58143 #D6B370 #724133 #4A312C #F59797 #ECDCBF #C93305 #E8E1E1".split())
 MIN_DISTANCE = 90.0  # between any two of the four colours: Euclidean, RGB 0..255
 MIN_SKIN_LUMA = 100.0  # eyes, brows and mouth are drawn in translucent black and vanish on darker skin
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from golden_models import GOLDEN, golden_model
 import diffstyle
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = {"n_inv": 5, "n_gen": 5, "content_replace_step": 5, "gamma": 0.5}
+QUICK: dict[str, Any] = {"n_inv": 5, "n_gen": 5, "content_replace_step": 5, "gamma": 0.5}
 
 
 def test_paths_and_tensors_agree() -> None:
@@ -33,7 +34,7 @@ def test_paths_and_tensors_agree() -> None:
 def test_boosting_noise_does_not_depend_on_the_batch(noise: str) -> None:
     model = golden_model("ddpm")
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    settings = {**QUICK, "t_0": 100, "t_boost": 60, "t_edit": 80, "noise": noise}
+    settings: dict[str, Any] = {**QUICK, "t_0": 100, "t_boost": 60, "t_edit": 80, "noise": noise}
     one, four = (diffstyle.stylize(model, x, x, batch_size=n, **settings) for n in (1, 4))
     torch.testing.assert_close(one, four, rtol=1e-3, atol=1e-3 * float(four.abs().max()))
     other = diffstyle.stylize(model, x, x, **{**settings, "seed": 1})

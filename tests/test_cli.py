@@ -113,7 +113,8 @@ def test_official_command_lines_run_as_typed(config: Path, base: list[str], tmp_
         "--hs_coeff 0.4 --dt_lambda 1.0 --t_noise 0 --omega 0 --user_defined_t_edit 400",
     ]
     for recipe in recipes:
-        line = f"CUDA_VISIBLE_DEVICES=$gpu {sys.executable} main.py --diff_style {common} {recipe} {dry} --sh_file_name $sh_file_name"
+        flags = f"{common} {recipe} {dry} --sh_file_name $sh_file_name"
+        line = f"CUDA_VISIBLE_DEVICES=$gpu {sys.executable} main.py --diff_style {flags}"
         done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "without effect on style transfer: --n_test_step, --sh_file_name" in done.stderr
@@ -125,7 +126,8 @@ def test_official_command_lines_run_as_typed(config: Path, base: list[str], tmp_
 def test_scripts_run(script: str, base: list[str], tmp_path: Path) -> None:
     """Each recipe's shell script, its folders and checkpoint replaced from outside, really makes its pictures."""
     environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    one = ["--content_dir", str(GOLDEN / "images/contents/content_a.png"), "--style_dir", str(GOLDEN / "images/styles/style_a.png")]
+    images = GOLDEN / "images"
+    one = ["--content_dir", str(images / "contents/content_a.png"), "--style_dir", str(images / "styles/style_a.png")]
     command = ["bash", str(ROOT / "scripts" / f"{script}.sh"), *base, *one]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FREE = {"diffusion", "steps", "errors", "masks", "noise", "images", "latents", "device"}  # nothing of the project but errors, images
+FREE = {"diffusion", "steps", "errors", "masks", "noise", "images", "latents", "device"}
 
 
 def imports(path: Path) -> set[str]:

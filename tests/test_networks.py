@@ -72,7 +72,7 @@ def test_adm_flags(updown: bool, scale_shift: bool, learn_sigma: bool) -> None:
 
 
 def test_adm_head_counts() -> None:
-    def heads(**flags: int) -> list[int]:
+    def heads(**flags: Any) -> list[int]:
         return [m.heads for m in ADM(**SMALL, **flags).modules() if isinstance(m, AttentionBlock)]
 
     assert heads(num_head_channels=16) == [4, 4, 4, 4]

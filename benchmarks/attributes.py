@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""What the paper asked 50 people, measured: do results take their colours from the style and their shape from the content?
+
+    python benchmarks/attributes.py --pairs 100 --out results/attributes
+
+We drew the avatars, so the truth is known. For held-out pairs (content A, style B; seed 1, which training never sees)
+each result R is compared with A, with B and with T, the avatar drawn with A's shape in B's colours:
+
+- colours: mean RGB distance of R to B's and to A's colour over A's background, hair, skin and clothes (those that cover at
+  least 2 % of both); a pair follows the style when R is nearer to B's.
+- shape: every pixel of R is named background, hair, skin or clothes by the nearest of B's four colours; of the pixels that A and
+  B name differently, the share that R names as A does, among those it names as either. A pair follows the content above 1/2.
+- edges: correlation of R's gradient magnitude with T's, minus that with B's. Above 0 follows the content.
+- glasses, beard: only pairs in which exactly one of A and B wears it; R nearer to T than to B where it is worn.
+
+Prints a table per gamma and per omega with 95 % bootstrap intervals; writes attributes.csv (one row a pair) and attributes.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+from make_avatars import Avatar, region_masks, render, sample_attributes  # noqa: E402
+
+import diffstyle  # noqa: E402
+from diffstyle.errors import DiffstyleError  # noqa: E402
+
+REGIONS = ("background", "hair", "skin", "clothes")
+SMALL = 0.02  # share of the picture under which a region is not judged
+MEASURES = ("colours", "shape", "edges", "glasses", "beard")
+
+
+def labels(masks: dict[str, np.ndarray]) -> np.ndarray:
+    """Index of the region (REGIONS; a beard has the hair's colour) that covers most of each pixel, -1 for none: (H, W)."""
+    weights = np.stack([masks[r] + (masks["beard"] if r == "hair" else 0) for r in REGIONS])
+    return np.where(weights.max(0) > 0.5, weights.argmax(0), -1)
+
+
+def colours_of(avatar: Avatar) -> np.ndarray:
+    """The four colours in the order of REGIONS, RGB 0..255: (4, 3)."""
+    return np.array([getattr(avatar.colours, region) for region in REGIONS], dtype=float)
+
+
+def gradient(image: np.ndarray) -> np.ndarray:
+    """Gradient magnitude of an RGB image (H, W, 3), summed over channels: (H, W)."""
+    return sum(np.hypot(*np.gradient(image[..., c])) for c in range(3))
+
+
+def measure(content: Avatar, style: Avatar, result: np.ndarray, size: int) -> dict[str, float]:
+    """The measures of one pair, result (H, W, 3) in 0..255; NaN where one does not apply. Positive follows the rule."""
+    a, b = region_masks(content, size), region_masks(style, size)
+    a_labels, b_labels = labels(a), labels(b)
+    truth = render(replace(content, colours=style.colours), size).astype(float)
+    style_image = render(style, size).astype(float)
+    found = dict.fromkeys(MEASURES, float("nan"))
+
+    judged = [i for i, r in enumerate(REGIONS) if min(a[r].mean(), b[r].mean()) >= SMALL]
+    to_style, to_content = [], []
+    for i in judged:
+        mean = result[a_labels == i].mean(0) if (a_labels == i).any() else None
+        if mean is not None:
+            to_style.append(np.linalg.norm(mean - colours_of(style)[i]))
+            to_content.append(np.linalg.norm(mean - colours_of(content)[i]))
+    found["colours"] = float(np.mean(to_content) - np.mean(to_style))
+
+    named = np.linalg.norm(result[:, :, None] - colours_of(style), axis=-1).argmin(-1)
+    differ = (a_labels != b_labels) & (a_labels >= 0) & (b_labels >= 0)
+    as_content, as_style = (differ & (named == a_labels)).sum(), (differ & (named == b_labels)).sum()
+    if as_content + as_style:
+        found["shape"] = float(as_content / (as_content + as_style) - 0.5)
+
+    edges = gradient(result).ravel()
+    found["edges"] = float(
+        np.corrcoef(edges, gradient(truth).ravel())[0, 1] - np.corrcoef(edges, gradient(style_image).ravel())[0, 1]
+    )
+
+    for name in ("glasses", "beard"):
+        where = np.maximum(a[name], b[name]) > 0.5
+        if bool(a[name].any()) != bool(b[name].any()) and where.any():
+            errors = [np.abs(result - image)[where].mean() for image in (truth, style_image)]
+            found[name] = float(errors[1] - errors[0])
+    return found
+
+
+def interval(follows: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of a share."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(follows, (2000, len(follows))).mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, tuple[float, float, float, int]]:
+    """Share of pairs that follow the rule, its interval, and how many pairs were judged, by measure."""
+    result = {}
+    for name in MEASURES:
+        values = np.array([row[name] for row in rows])
+        follows = (values[~np.isnan(values)] > 0).astype(float)
+        if len(follows):
+            result[name] = (float(follows.mean()), *interval(follows), len(follows))
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="avatars.yml")
+    parser.add_argument("--model_path")
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--gammas", type=float, nargs="+", default=[round(0.1 * i, 1) for i in range(11)])
+    parser.add_argument("--omegas", type=float, nargs="*", default=[0.3, 0.7], help="at --omega_gamma")
+    parser.add_argument("--omega_gamma", type=float, default=0.6)
+    parser.add_argument("--n_inv", type=int, default=50)
+    parser.add_argument("--n_gen", type=int, default=50)
+    parser.add_argument("--t_edit", type=int, default=400)
+    parser.add_argument("--batch_size", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("results/attributes"))
+    args = parser.parse_args()
+    try:
+        model = diffstyle.load(args.config, args.model_path)
+    except DiffstyleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+    size = model.config.image_size
+    avatars = [(sample_attributes(1, 2 * i), sample_attributes(1, 2 * i + 1)) for i in range(args.pairs)]
+    contents, styles = (
+        torch.stack([torch.tensor(render(pair[k], size)).permute(2, 0, 1) / 127.5 - 1 for pair in avatars]) for k in (0, 1)
+    )
+    settings = [(gamma, 0.0) for gamma in args.gammas] + [(args.omega_gamma, omega) for omega in args.omegas]
+    latents = invert_all(model, contents, styles, args)
+    rows: list[dict[str, float]] = []
+    shares = {}
+    print("| gamma | omega |" + "".join(f" {m} |" for m in MEASURES))
+    print("|---|---|" + "---|" * len(MEASURES))
+    for gamma, omega in settings:
+        results = transfer_all(model, latents, args, gamma, omega)
+        found = [measure(a, b, r, size) for (a, b), r in zip(avatars, results, strict=True)]
+        rows += [{"pair": i, "gamma": gamma, "omega": omega, **row} for i, row in enumerate(found)]
+        shares[gamma, omega] = summary(found)
+        cells = (shares[gamma, omega].get(m) for m in MEASURES)
+        texts = [f" {c[0]:.0%} [{c[1]:.0%}, {c[2]:.0%}] |" if c else " n/a |" for c in cells]
+        print(f"| {gamma} | {omega} |" + "".join(texts), flush=True)
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    with open(args.out / "attributes.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["pair", "gamma", "omega", *MEASURES])
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(shares, args.out / "attributes.png")
+    print(args.out / "attributes.csv")
+    return 0
+
+
+Latents = list[tuple[torch.Tensor, dict[int, torch.Tensor]]]
+
+
+def invert_all(model: diffstyle.Model, contents: torch.Tensor, styles: torch.Tensor, args: argparse.Namespace) -> Latents:
+    """(x_T of the styles, h of the contents by timestep), batch by batch; every gamma and omega shares them."""
+    from diffstyle.pipeline import invert_batch
+
+    s = diffstyle.Settings(n_inv=args.n_inv, n_gen=args.n_gen, t_edit=args.t_edit)
+    kept = s.kept()
+    batches = zip(contents.split(args.batch_size), styles.split(args.batch_size), strict=True)
+    return [(invert_batch(model, b, s).x_T, invert_batch(model, a, s, kept).h) for a, b in batches]
+
+
+def no_noise() -> torch.Tensor:
+    """t_boost is 0: the only draw is at t = 0, where sigma is 0."""
+    return torch.zeros(1)
+
+
+def transfer_all(
+    model: diffstyle.Model, latents: Latents, args: argparse.Namespace, gamma: float, omega: float
+) -> list[np.ndarray]:
+    """The pairs' results at one setting, each (H, W, 3) in 0..255."""
+    from diffstyle.pipeline import transfer_batch
+
+    s = diffstyle.Settings(gamma=gamma, omega=omega, n_inv=args.n_inv, n_gen=args.n_gen, t_edit=args.t_edit)
+    results = []
+    for x_T, h in latents:
+        x = transfer_batch(model, x_T, h, s, no_noise).cpu()
+        results += list(((x.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).double().numpy())
+    return results
+
+
+def plot(shares: dict[tuple[float, float], dict[str, tuple[float, float, float, int]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for name in MEASURES:
+        points = [(g, *s[name][:3]) for (g, omega), s in shares.items() if omega == 0 and name in s]
+        gamma, share, low, high = np.array(points).T
+        line = axes.plot(gamma, share, marker="o", label=f"{name} ({'style' if name == 'colours' else 'content'})")[0]
+        axes.fill_between(gamma, low, high, color=line.get_color(), alpha=0.15)
+    axes.set(xlabel=r"$\gamma$", ylabel="share of pairs", ylim=(-0.02, 1.02), title="Who is followed, held-out avatars")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
