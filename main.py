@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffstyle.checkpoints import Model
     from diffstyle.settings import Settings
 
 DESCRIPTION = """Style transfer with a frozen diffusion model: the result takes its content (face, shape) from one
 picture and its style (colours, texture) from another. Every content in --content_dir is combined with every style in
 --style_dir. The official DiffStyle command lines work unchanged."""
+
+DEFAULT_STYLES = "./source_images/style"
 
 # Accepted because the official scripts pass them; this mode of the official code does not read them either.
 NO_EFFECT: dict[str, int | str | None] = {
@@ -39,12 +43,15 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--diff_style", action="store_true", default=True, help="style transfer, the only mode")
     what.add_argument("--config", default="avatars.yml", help="model description: a name in configs/ or a path")
     what.add_argument("--model_path", help="checkpoint to use instead of the config's")
-    what.add_argument("--content_dir", default="./source_images/content", help="folder (or one file) of contents")
-    what.add_argument("--style_dir", default="./source_images/style", help="folder (or one file) of styles")
+    what.add_argument("--content_dir", default="./source_images/content",
+                      help="folder or file of contents; or dataset:NAME[:N] from configs/paths_config.py; or sample:N, "
+                           "pictures drawn by the model itself")  # fmt: skip
+    what.add_argument("--style_dir", default=DEFAULT_STYLES, help="folder or file of styles, or a source as above")
     what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
     what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
     what.add_argument("--report", action="store_true",
                       help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
+    what.add_argument("--just_precompute", action="store_true", help="invert the pictures into --cache_dir, then stop")
     what.add_argument("--overwrite", action="store_true", help="make results again that are there with the same settings")
 
     method = parser.add_argument_group("the method (symbols of the paper)")
@@ -140,7 +147,7 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
     from diffstyle.report import write_report
-    from diffstyle.run import RunConfig, make_plan, run
+    from diffstyle.run import RunConfig, find_inputs, make_plan, precompute, run
 
     unused = [f"--{name}" for name in NO_EFFECT if hasattr(args, name)]
     if unused:
@@ -166,7 +173,20 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         batch_size=args.batch_size,
         show_progress=args.verbose in ("info", "debug"),
     )
-    plan = make_plan(cfg)
+    @functools.cache
+    def load() -> Model:
+        path = Path(args.model_path) if args.model_path else None
+        return load_model(config, path, device, dtype, download=not args.no_download)
+
+    if args.just_precompute:
+        paths = find_inputs(load, cfg, cfg.content_dir, "--content_dir")
+        if args.style_dir != DEFAULT_STYLES:
+            paths += find_inputs(load, cfg, cfg.style_dir, "--style_dir")
+        count = precompute(load(), cfg, paths)
+        print(f"{count} of {len(paths)} pictures are in {cfg.cache_dir}")
+        return 0 if count == len(set(paths)) else 1
+
+    plan = make_plan(cfg, load)
     if args.dry_run:
         resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
         print(json.dumps(resolved, indent=1))
@@ -174,8 +194,7 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         print(f"{len(plan.pairs)} pairs, {plan.evaluations(settings)} network evaluations at most")
         return 0
 
-    model = load_model(config, Path(args.model_path) if args.model_path else None, device, dtype, not args.no_download)
-    report = run(model, cfg, plan)
+    report = run(load(), cfg, plan)
     log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
     for reason in report.failed.values():
         log.critical("failed: %s", reason)

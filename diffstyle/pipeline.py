@@ -12,6 +12,7 @@ from diffstyle.masks import build_mask
 from diffstyle.noise import NextNoise
 from diffstyle.sampling import Blend, Inversion, Progress, invert, transfer
 from diffstyle.settings import Settings
+from diffstyle.steps import Step, nearest
 
 
 def invert_batch(
@@ -20,6 +21,19 @@ def invert_batch(
     """DDIM-invert x0 (N, 3, H, W) in [-1, 1]; h is kept at the timesteps ``keep``. Results lie on the model's device."""
     x0 = x0.to(model.device, torch.float32, memory_format=torch.channels_last)
     return invert(model.unet, x0, settings.inversion_plan(), model.schedule, frozenset(keep), progress)
+
+
+def sample_batch(model: Model, x_T: Tensor, settings: Settings) -> tuple[Tensor, dict[int, Tensor]]:
+    """Draw pictures from noise x_T (N, 3, H, W) by plain DDIM; x0 (N, 3, H, W) and h by inversion timestep.
+
+    It is the inversion's walk downwards: h is kept at the generation steps nearest to the timesteps that injections read.
+    """
+    walk = [Step(step.t, step.t_next) for step in settings.transfer_plan()]
+    grid = [step.t for step in reversed(walk)]
+    at = {t: nearest(t, grid) for t in settings.kept()}
+    x_T = x_T.to(model.device, torch.float32, memory_format=torch.channels_last)
+    chain = invert(model.unet, x_T, walk, model.schedule, frozenset(at.values()))
+    return chain.x_T, {t: chain.h[source] for t, source in at.items()}
 
 
 def transfer_batch(

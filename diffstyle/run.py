@@ -7,7 +7,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffstyle.checkpoints import Model
-from diffstyle.errors import WorkError
+from diffstyle.errors import UsageError, WorkError
 from diffstyle.images import (
     Picture,
     list_images,
@@ -35,6 +35,7 @@ from diffstyle.latents import LatentCache
 from diffstyle.noise import NextNoise, OfficialNoise, pair_noise
 from diffstyle.pipeline import invert_batch, transfer_batch
 from diffstyle.settings import Settings
+from diffstyle.sources import dataset_images, draw_samples, parse_source
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -66,7 +67,6 @@ class Pair:
     @property
     def name(self) -> str:
         return f"content_{self.content.name}_style_{self.style.name}.png"
-
 
     @property
     def result_name(self) -> str:
@@ -100,10 +100,26 @@ class Report:
     seconds: float = 0.0
 
 
-def make_plan(cfg: RunConfig) -> Plan:
-    """Every content with every style, both sorted by file name."""
-    contents = read_pictures(list_images(cfg.content_dir, "--content_dir"))
-    styles = read_pictures(list_images(cfg.style_dir, "--style_dir"))
+def find_inputs(load: Callable[[], Model], cfg: RunConfig, spec: Path, flag: str) -> list[Path]:
+    """The pictures of a folder, of ``dataset:NAME[:N]`` or, drawn now by the model, of ``sample:N``."""
+    source = parse_source(str(spec), flag)
+    if source is None:
+        return list_images(spec, flag)
+    if source.kind == "dataset":
+        return dataset_images(source, flag)
+    if cfg.cache_dir is None:
+        raise UsageError(f"{flag} {spec}: a drawn picture's latents are those of its making, so it needs the cache")
+    open_folder(cfg.save_dir)
+    model = load()
+    cache = LatentCache(cfg.cache_dir, cache_key(model, cfg.settings))
+    folder = cfg.save_dir / "samples"
+    return draw_samples(model, cfg.settings, source.count or 1, folder, cache, cfg.batch_size)
+
+
+def make_plan(cfg: RunConfig, load: Callable[[], Model]) -> Plan:
+    """Every content with every style, both sorted by file name; ``load`` is called only to draw ``sample:N``."""
+    contents = read_pictures(find_inputs(load, cfg, cfg.content_dir, "--content_dir"))
+    styles = read_pictures(find_inputs(load, cfg, cfg.style_dir, "--style_dir"))
     product = [(c, s) for c in contents for s in styles]
     return Plan(contents, styles, [Pair(i, c, s) for i, (c, s) in enumerate(product)])
 
@@ -111,7 +127,7 @@ def make_plan(cfg: RunConfig) -> Plan:
 def run(model: Model, cfg: RunConfig, plan: Plan | None = None) -> Report:
     """Do what ``cfg`` says and write everything to its save_dir; a broken input fails its own pairs only."""
     start = time.time()
-    plan = plan or make_plan(cfg)
+    plan = plan or make_plan(cfg, lambda: model)
     report = Report()
     open_folder(cfg.save_dir)
     size = model.config.image_size
@@ -140,6 +156,24 @@ def run(model: Model, cfg: RunConfig, plan: Plan | None = None) -> Report:
         write_json(cfg.save_dir / "run.json", run_record(model, cfg, plan, report))
     report.grid = write_grid(cfg, plan, size)
     return report
+
+
+def precompute(model: Model, cfg: RunConfig, paths: list[Path]) -> int:
+    """Invert pictures into the cache, ready to serve as content and as style; returns how many are there now."""
+    if cfg.cache_dir is None:
+        raise UsageError("--just_precompute needs the cache: leave out --no_cache")
+    pictures = {}
+    for picture in read_pictures(paths):
+        try:
+            load_image(picture.path, model.config.image_size)
+            pictures[picture.digest] = picture
+        except WorkError as error:
+            log.error("%s", error)
+    cache = LatentCache(cfg.cache_dir, cache_key(model, cfg.settings))
+    selves = [Pair(i, p, p) for i, p in enumerate(pictures.values())]
+    with tqdm(total=0, unit="eval", disable=not cfg.show_progress, smoothing=0.05) as bar:
+        invert_missing(model, cfg, selves, cache, bar)
+    return len(selves)
 
 
 def open_folder(folder: Path) -> None:

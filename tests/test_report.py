@@ -177,7 +177,8 @@ def assert_painted(browser: Any) -> None:
     centres = run_js(
         browser,
         "const g = document.getElementById('grid').getBoundingClientRect();"
-        "return cells.map(b => b.getBoundingClientRect()).filter(r => r.top > g.top + 90 && r.bottom < g.top + 700 && r.bottom < innerHeight && "
+        "return cells.map(b => b.getBoundingClientRect()).filter(r => r.top > g.top + 90 && r.bottom < g.top + 700 && "
+        "r.bottom < innerHeight && "
         "r.left > g.left + 90 && r.right < g.right - 20).map(r => [r.left + r.width / 2, r.top + r.height / 2])",
     )
     image = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
