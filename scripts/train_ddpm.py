@@ -34,6 +34,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from diffstyle.checkpoints import load_model
 from diffstyle.config import ModelConfig, load_config
 from diffstyle.diffusion import Schedule, ddim_step, linear_schedule, predict_x0
 from diffstyle.errors import DiffstyleError, UsageError, WorkError
@@ -220,6 +221,12 @@ class Trainer:
         if changed:
             log.warning("resuming with other settings: %s", ", ".join(changed))
 
+    def start_from(self, path: Path) -> None:
+        """Begin with the weights of a checkpoint in any format that loads. Raises WorkError when they do not fit."""
+        state = load_model(self.config, path, download=False).unet.state_dict()
+        self.unet.load_state_dict(state)
+        self.ema.load_state_dict(state)
+
     def report(self) -> None:
         """Append iteration, mean loss since the last entry and h-influence to loss.csv; draw samples to look at."""
         mean = sum(self.losses) / max(1, len(self.losses))
@@ -268,6 +275,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="the network: a name in configs/ or a path")
     parser.add_argument("--data", required=True, type=Path, help="folder of pictures, or .npz with images (N, H, W, 3)")
     parser.add_argument("--out", required=True, type=Path, help="where weights, losses and samples go; resumes if used before")
+    parser.add_argument("--init", type=Path, help="weights to begin with (ema.pt, a published checkpoint) unless --out resumes")
     parser.add_argument("--iterations", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=d.batch)
     parser.add_argument("--lr", type=float, default=d.lr)
@@ -300,6 +308,8 @@ def main(argv: list[str] | None = None) -> int:
         trainer = Trainer(config, settings, images, args.out, args.compile)
         if (args.out / "last.pt").exists():
             trainer.resume()
+        elif args.init:
+            trainer.start_from(args.init)
         with tqdm(total=args.iterations, initial=trainer.iteration, unit="it", smoothing=0.02) as bar:
             while trainer.iteration < args.iterations:
                 loss = trainer.step(learning_rate(settings, trainer.iteration, args.iterations, args.decay))

@@ -67,6 +67,17 @@ def test_resume_repeats_an_uninterrupted_run(config: Path, tmp_path: Path) -> No
     assert diffstyle.stylize(model, x, x, n_inv=3, n_gen=3, content_replace_step=3).shape == (1, 1, 3, 8, 8)
 
 
+def test_init_begins_with_given_weights(config: Path, tmp_path: Path) -> None:
+    data, weights = tmp_path / "data.npz", tmp_path / "w.pt"
+    np.savez(data, images=pictures(4))
+    given = build_unet("ddpm", 8, {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": []}).state_dict()
+    torch.save(given, weights)
+    assert train_ddpm.main(command(config, tmp_path / "out", data, "--init", str(weights), "--iterations", "0")) == 0
+    trainer = Trainer(load_config(config), Settings(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), tmp_path)
+    trainer.start_from(weights)
+    assert all(torch.equal(trainer.ema.state_dict()[k], v) for k, v in given.items())
+
+
 def test_folder_of_pictures(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "folder" / "deep"
     folder.mkdir(parents=True)

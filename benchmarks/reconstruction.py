@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Invert held-out avatars (seed 1) and regenerate them (gamma 0): PSNR, the floor under everything else.
+
+    python benchmarks/reconstruction.py --n 64 --steps 50 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+from make_avatars import render, sample_attributes  # noqa: E402
+
+import diffstyle  # noqa: E402
+from diffstyle.pipeline import invert_batch, sample_batch  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="avatars.yml")
+    parser.add_argument("--model_path")
+    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 1000], help="of inversion and generation")
+    parser.add_argument("--batch_size", type=int, default=16)
+    args = parser.parse_args()
+    model = diffstyle.load(args.config, args.model_path)
+    pictures = [render(sample_attributes(1, i), model.config.image_size) for i in range(args.n)]
+    x = torch.stack([torch.tensor(p).permute(2, 0, 1) / 127.5 - 1 for p in pictures])
+    for steps in args.steps:
+        s = diffstyle.Settings(n_inv=steps, n_gen=steps)
+        psnr: list[float] = []
+        for batch in x.split(args.batch_size):
+            again, _ = sample_batch(model, invert_batch(model, batch, s).x_T, s)
+            error = (again.cpu().clamp(-1, 1) - batch).square().mean((1, 2, 3))
+            psnr += (10 * torch.log10(4 / error)).tolist()
+        low, median, high = np.percentile(psnr, [10, 50, 90])
+        print(f"{steps}/{steps} steps, {len(psnr)} pictures: median {median:.1f} dB (10..90 %: {low:.1f}..{high:.1f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
