@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def coverage(low: float, high: float, cells: int) -> Tensor:
     edges = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
     overlap = edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)
     return (overlap.clamp(min=0) * cells).float()
+
+
+def mask_digest(spec: str) -> str:
+    """sha256 of a mask's file, "" for the box, a rectangle or none: a file drawn anew is another mask."""
+    path = Path(spec)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if spec and spec != "box" and path.is_file() else ""
 
 
 def build_mask(spec: str, size: Sequence[int]) -> Tensor | None:

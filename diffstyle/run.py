@@ -32,6 +32,7 @@ from diffstyle.images import (
     write_json,
 )
 from diffstyle.latents import LatentCache
+from diffstyle.masks import mask_digest
 from diffstyle.noise import NextNoise, OfficialNoise, pair_noise
 from diffstyle.pipeline import invert_batch, transfer_batch
 from diffstyle.settings import Settings
@@ -266,7 +267,7 @@ def save_pair(model: Model, cfg: RunConfig, pair: Pair, x: Tensor) -> None:
 def pair_record(model: Model, cfg: RunConfig, pair: Pair) -> dict[str, Any]:
     """What goes into the PNG: all that the picture depends on, so that it can be recognised and made again."""
     return {
-        "settings": asdict(cfg.settings),
+        "settings": asdict(cfg.settings) | {"mask_sha256": mask_digest(cfg.settings.mask)},
         "model": {"config": model.config.name, "sha256": model.digest, "precision": str(model.dtype).removeprefix("torch.")},
         "content": {"name": pair.content.path.name, "sha256": pair.content.digest},
         "style": {"name": pair.style.path.name, "sha256": pair.style.digest},

@@ -192,6 +192,15 @@ def test_masks_and_paper_variant_change_the_picture(base: list[str], tmp_path: P
     assert len(set(seen[:3])) == 3
 
 
+def test_a_mask_drawn_anew_redoes_its_pairs(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = tmp_path / "mask.png"
+    argv = [*base, "--mask", str(mask)]
+    for value, done in ((255, 4), (255, 0), (0, 4)):
+        Image.new("L", (64, 64), value).save(mask)
+        code, err = run(argv, capsys)
+        assert code == 0 and f"{done} pairs done" in err
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "words"),
     [
