@@ -80,6 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
     steps.add_argument("--n_inv_step", "--n_inv", type=int, default=40, metavar="N", help="timesteps of the inversion")
     steps.add_argument("--n_gen_step", "--n_gen", type=int, default=1000, metavar="N", help="timesteps of the generation")
     steps.add_argument("--t_0", type=int, default=999, help="the noisiest timestep")
+    steps.add_argument("--solver", default="ddim",
+                       help="ddim: the official walk, every step evaluated; abm3: its result from about 18 times fewer "
+                            "evaluations; euler, heun, ab2, ab3, abm2: for comparison (benchmarks/README.md)")  # fmt: skip
+    steps.add_argument("--nfe", type=int, default=40, metavar="N",
+                       help="evaluations a walk of the other solvers, those at injections apart")  # fmt: skip
     steps.add_argument("--seed", type=int, default=1234, help="seed of the boosting noise")
     steps.add_argument("--noise", default="pair",
                        help="pair: noise depends on seed and the two pictures only; official: one global stream")  # fmt: skip
@@ -137,7 +142,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
         dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
         t_0=args.t_0, variant=args.variant, mask="box" if args.use_mask else args.mask or "", noise=args.noise,
-        seed=args.seed,
+        seed=args.seed, solver=args.solver, nfe=args.nfe,
     )  # fmt: skip
 
 
