@@ -92,6 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
     machine.add_argument("--precision", default="fp32", help="fp32, tf32, bf16 or fp16; norms and the sampler stay fp32")
+    machine.add_argument("--compile", action="store_true",
+                         help="torch.compile the network: a minute at the start, less an evaluation")  # fmt: skip
     machine.add_argument("--batch_size", type=int, default=4, help="pictures a network call; results do not depend on it")
     machine.add_argument("--cache_dir", default="./precomputed", help="where inverted latents are kept for the next run")
     machine.add_argument("--no_cache", action="store_true", help="keep no latents after the run")
@@ -147,7 +149,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def work(args: argparse.Namespace, log: logging.Logger) -> int:
-    from diffstyle.checkpoints import load_model
+    from diffstyle.checkpoints import compile_model, load_model
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
@@ -181,7 +183,10 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     @functools.cache
     def load() -> Model:
         path = Path(args.model_path) if args.model_path else None
-        return load_model(config, path, device, dtype, download=not args.no_download)
+        model = load_model(config, path, device, dtype, download=not args.no_download)
+        if args.compile:
+            compile_model(model)
+        return model
 
     if args.just_precompute:
         paths = find_inputs(load, cfg, cfg.content_dir, "--content_dir")
