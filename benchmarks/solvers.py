@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "benchmarks")]
-from meter import Meter, flops_of  # noqa: E402
-
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import diffstyle  # noqa: E402
+from benchmarks.meter import Meter, flops_of  # noqa: E402
 from diffstyle.errors import DiffstyleError  # noqa: E402
 from diffstyle.noise import pair_noise  # noqa: E402
 from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
@@ -141,8 +140,8 @@ def main() -> int:
                       their_flops / flops, their_seconds / seconds, **errors)  # fmt: skip
             rows.append(row)
             cost = f"{row.evaluations:.0f} | {row.fewer:.1f}x | {row.seconds:.2f} | {row.faster:.1f}x"
-            error = f"{row.psnr_median:.1f} | {row.psnr_min:.1f} | {row.max_error:.3f}"
-            print(f"| {t_boost} | {solver} | {budget} | {cost} | {error} |", flush=True)
+            match = f"{row.psnr_median:.1f} | {row.psnr_min:.1f} | {row.max_error:.3f}"
+            print(f"| {t_boost} | {solver} | {budget} | {cost} | {match} |", flush=True)
             with open(args.out / "solvers.csv", "w", newline="") as file:
                 writer = csv.DictWriter(file, list(asdict(row)))
                 writer.writeheader()
