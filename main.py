@@ -80,6 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
     steps.add_argument("--n_inv_step", "--n_inv", type=int, default=40, metavar="N", help="timesteps of the inversion")
     steps.add_argument("--n_gen_step", "--n_gen", type=int, default=1000, metavar="N", help="timesteps of the generation")
     steps.add_argument("--t_0", type=int, default=999, help="the noisiest timestep")
+    steps.add_argument("--solver", default="ddim",
+                       help="ddim: the official walk, every step evaluated; abm3: its result from about 18 times fewer "
+                            "evaluations; euler, heun, ab2, ab3, abm2: for comparison (benchmarks/README.md)")  # fmt: skip
+    steps.add_argument("--nfe", type=int, default=40, metavar="N",
+                       help="evaluations a walk of the other solvers, those at injections apart")  # fmt: skip
     steps.add_argument("--seed", type=int, default=1234, help="seed of the boosting noise")
     steps.add_argument("--noise", default="pair",
                        help="pair: noise depends on seed and the two pictures only; official: one global stream")  # fmt: skip
@@ -87,6 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
     machine.add_argument("--precision", default="fp32", help="fp32, tf32, bf16 or fp16; norms and the sampler stay fp32")
+    machine.add_argument("--compile", action="store_true",
+                         help="torch.compile the network: a minute at the start, less an evaluation")  # fmt: skip
     machine.add_argument("--batch_size", type=int, default=4, help="pictures a network call; results do not depend on it")
     machine.add_argument("--cache_dir", default="./precomputed", help="where inverted latents are kept for the next run")
     machine.add_argument("--no_cache", action="store_true", help="keep no latents after the run")
@@ -137,12 +144,12 @@ def settings_of(args: argparse.Namespace) -> Settings:
         gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
         dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
         t_0=args.t_0, variant=args.variant, mask="box" if args.use_mask else args.mask or "", noise=args.noise,
-        seed=args.seed,
+        seed=args.seed, solver=args.solver, nfe=args.nfe,
     )  # fmt: skip
 
 
 def work(args: argparse.Namespace, log: logging.Logger) -> int:
-    from diffstyle.checkpoints import load_model
+    from diffstyle.checkpoints import compile_model, load_model
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
@@ -176,7 +183,10 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     @functools.cache
     def load() -> Model:
         path = Path(args.model_path) if args.model_path else None
-        return load_model(config, path, device, dtype, download=not args.no_download)
+        model = load_model(config, path, device, dtype, download=not args.no_download)
+        if args.compile:
+            compile_model(model)
+        return model
 
     if args.just_precompute:
         paths = find_inputs(load, cfg, cfg.content_dir, "--content_dir")

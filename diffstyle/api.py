@@ -44,7 +44,7 @@ def stylize(model: Model, contents: Images, styles: Images, batch_size: int = 4,
     kept = s.kept()
     shape = (content_x.shape[1], content_x.shape[2], content_x.shape[3])
 
-    h_parts = [invert_batch(model, x, s, kept).h for x in content_x.split(batch_size)]
+    h_parts = [invert_batch(model, x, s, kept, latent=False).h for x in content_x.split(batch_size)]
     h_all = {t: torch.cat([h[t] for h in h_parts]) for t in kept}
     x_T_all = torch.cat([invert_batch(model, x, s).x_T for x in style_x.split(batch_size)])
 

@@ -12,15 +12,28 @@ from diffstyle.masks import build_mask
 from diffstyle.noise import NextNoise
 from diffstyle.sampling import Blend, Inversion, Progress, invert, transfer
 from diffstyle.settings import Settings
+from diffstyle.solvers import invert_strides, transfer_strides
 from diffstyle.steps import Step, nearest
+from diffstyle.strides import SOLVERS
 
 
 def invert_batch(
-    model: Model, x0: Tensor, settings: Settings, keep: Sequence[int] = (), progress: Progress | None = None
+    model: Model,
+    x0: Tensor,
+    settings: Settings,
+    keep: Sequence[int] = (),
+    progress: Progress | None = None,
+    latent: bool = True,
 ) -> Inversion:
-    """DDIM-invert x0 (N, 3, H, W) in [-1, 1]; h is kept at the timesteps ``keep``. Results lie on the model's device."""
+    """DDIM-invert x0 (N, 3, H, W) in [-1, 1]; h is kept at the timesteps ``keep``, and without ``latent`` that is all.
+
+    Results lie on the model's device.
+    """
     x0 = x0.to(model.device, torch.float32, memory_format=torch.channels_last)
-    return invert(model.unet, x0, settings.inversion_plan(), model.schedule, frozenset(keep), progress)
+    if settings.solver == "ddim":
+        return invert(model.unet, x0, settings.inversion_plan(), model.schedule, frozenset(keep), progress, latent)
+    plan, solver = settings.inversion_strides(), SOLVERS[settings.solver]
+    return invert_strides(model.unet, x0, plan, model.schedule, solver, frozenset(keep), progress, latent)
 
 
 def sample_batch(model: Model, x_T: Tensor, settings: Settings) -> tuple[Tensor, dict[int, Tensor]]:
@@ -54,13 +67,11 @@ def transfer_batch(
         mask=None if mask is None else mask.to(model.device),
         match_masked=settings.variant == "paper",
     )
-    return transfer(
-        model.unet,
-        x_T,
-        h_content,
-        settings.transfer_plan(),
-        model.schedule,
-        blend,
-        lambda: noise().to(model.device),
-        progress,
-    )
+
+    def z() -> Tensor:
+        return noise().to(model.device)
+
+    if settings.solver == "ddim":
+        return transfer(model.unet, x_T, h_content, settings.transfer_plan(), model.schedule, blend, z, progress)
+    plan, solver = settings.transfer_strides(), SOLVERS[settings.solver]
+    return transfer_strides(model.unet, x_T, h_content, plan, model.schedule, blend, solver, z, progress)

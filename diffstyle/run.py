@@ -84,10 +84,10 @@ class Plan:
 
     def evaluations(self, settings: Settings) -> int:
         """Network evaluations (one encode and at least one decode, of one picture) when nothing is cached or done."""
-        inputs = {p.digest for p in self.contents} | {p.digest for p in self.styles}
-        walk = settings.transfer_plan()
-        per_pair = len(walk) + sum(step.calibrate for step in walk)
-        return len(inputs) * len(settings.inversion_plan()) + len(self.pairs) * per_pair
+        styles = {p.digest for p in self.styles}
+        contents = {p.digest for p in self.contents} - styles
+        inversions = len(styles) * settings.inversion_evaluations() + len(contents) * settings.inversion_evaluations(False)
+        return inversions + len(self.pairs) * settings.transfer_evaluations()
 
 
 @dataclass
@@ -199,25 +199,31 @@ def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
         "n_inv": settings.n_inv,
         "t_0": settings.t_0,
         "precision": str(model.dtype),
+        **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe}),
     }
 
 
 def invert_missing(model: Model, cfg: RunConfig, todo: Sequence[Pair], cache: LatentCache, bar: tqdm[Any]) -> None:
     """Invert what the pairs read and the cache lacks, each picture once even if it is content and style."""
-    kept = cfg.settings.kept()
+    s, kept = cfg.settings, cfg.settings.kept()
     need_h = {p.content.digest: p.content for p in todo if cache.get_h(p.content.digest, kept) is None}
     need_x_T = {p.style.digest: p.style for p in todo if cache.get_x_T(p.style.digest) is None}
-    pictures = list({**need_h, **need_x_T}.values())
-    bar.total = len(pictures) * len(cfg.settings.inversion_plan()) + len(todo) * len(cfg.settings.transfer_plan())
+    # A content's walk ends with the last h that is read, and a style's h is never read.
+    both = [p for d, p in need_h.items() if d in need_x_T]
+    contents = [p for d, p in need_h.items() if d not in need_x_T]
+    styles = [p for d, p in need_x_T.items() if d not in need_h]
+    bar.total = (len(both) + len(styles)) * s.inversion_evaluations() + len(contents) * s.inversion_evaluations(False)
+    bar.total += len(todo) * s.transfer_evaluations()
     bar.set_description("inversion")
-    for batch in batches(pictures, cfg.batch_size):
-        x0 = torch.stack([load_image(p.path, model.config.image_size) for p in batch])
-        inversion = invert_batch(model, x0, cfg.settings, kept, bar.update)
-        for i, picture in enumerate(batch):
-            if picture.digest in need_h:
-                cache.put_h(picture.digest, {t: h[i] for t, h in inversion.h.items()})
-            if picture.digest in need_x_T:
-                cache.put_x_T(picture.digest, inversion.x_T[i])
+    for pictures, keep, latent in ((both, kept, True), (contents, kept, False), (styles, [], True)):
+        for batch in batches(pictures, cfg.batch_size):
+            x0 = torch.stack([load_image(p.path, model.config.image_size) for p in batch])
+            inversion = invert_batch(model, x0, s, keep, bar.update, latent)
+            for i, picture in enumerate(batch):
+                if keep:
+                    cache.put_h(picture.digest, {t: h[i] for t, h in inversion.h.items()})
+                if latent:
+                    cache.put_x_T(picture.digest, inversion.x_T[i])
 
 
 def transfer_all(

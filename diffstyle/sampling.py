@@ -48,13 +48,19 @@ def invert(
     schedule: Schedule,
     keep: Collection[int] = (),
     progress: Progress | None = None,
+    latent: bool = True,
 ) -> Inversion:
-    """DDIM inversion of x0 (N, 3, H, W) in [-1, 1]; h is kept at the source timesteps in ``keep``."""
+    """DDIM inversion of x0 (N, 3, H, W) in [-1, 1]; h is kept at the source timesteps in ``keep``.
+
+    Without ``latent`` it stops at the last h that is kept, and x_T is no latent but the x reached there.
+    """
     x, h = x0, {}
     for step in steps:
         f = unet.encode(x, timestep(step.t, x))
         if step.t in keep:
             h[step.t] = f.h
+        if not latent and len(h) == len(keep):
+            break
         eps = unet.decode(f)
         x = ddim_step(predict_x0(x, eps, schedule(step.t)), eps, schedule(step.t_next))
         if progress:
@@ -78,26 +84,38 @@ def transfer(
     ``h_content`` maps inversion timesteps to (N, C_h, H', W'); an injection at t reads the nearest one. ``noise`` gives
     the next z (N, 3, H, W) for each step with eta > 0.
     """
-    x, kept = x_T, sorted(h_content)
+    x = x_T
     for step in steps:
-        abar, abar_next, t = schedule(step.t), schedule(step.t_next), timestep(step.t, x)
-        f = unet.encode(x, t)
-        if not step.inject:
-            eps = eps_h = unet.decode(f)
-        else:
-            h = inject(f.h, h_content[nearest(step.t, kept)], blend.gamma, blend.mask, blend.match_masked)
-            eps, eps_h = decode_both(unet, f, h)
-            if step.calibrate:
-                x = calibrate(x, eps, eps_h, abar, blend.omega)
-                eps = eps_h = unet(x, t)
-
-        # x_next = sqrt(abar_next) P_t(eps_h) + D_t(eps) + sigma z: only P_t sees the changed bottleneck.
-        sigma = ddim_sigma(abar, abar_next, step.eta)
-        z = noise() if noise and step.eta else None
-        x = ddim_step(predict_x0(x, eps_h, abar), step.dt_lambda * eps, abar_next, sigma, z)
+        eps, eps_h = evaluate(unet, x, step, h_content, blend)
+        if step.calibrate:
+            x = calibrate(x, eps, eps_h, schedule(step.t), blend.omega)
+            eps = eps_h = unet(x, timestep(step.t, x))
+        x = asyrp_step(x, eps, eps_h, step, schedule, noise)
         if progress:
-            progress(len(x))
+            progress(len(x) * (2 if step.calibrate else 1))
     return x
+
+
+def evaluate(
+    unet: HSpaceUNet, x: Tensor, step: Step, h_content: Mapping[int, Tensor], blend: Blend
+) -> tuple[Tensor, Tensor]:
+    """eps(x_t) and eps(x_t | h~_t), the same where nothing is injected."""
+    f = unet.encode(x, timestep(step.t, x))
+    if not step.inject:
+        eps = unet.decode(f)
+        return eps, eps
+    h = inject(f.h, h_content[nearest(step.t, sorted(h_content))], blend.gamma, blend.mask, blend.match_masked)
+    return decode_both(unet, f, h)
+
+
+def asyrp_step(
+    x: Tensor, eps: Tensor, eps_h: Tensor, step: Step, schedule: Schedule, noise: Callable[[], Tensor] | None
+) -> Tensor:
+    """x_next = sqrt(abar_next) P_t(eps_h) + D_t(eps) + sigma z: only P_t sees the changed bottleneck."""
+    abar, abar_next = schedule(step.t), schedule(step.t_next)
+    sigma = ddim_sigma(abar, abar_next, step.eta)
+    z = noise() if noise and step.eta else None
+    return ddim_step(predict_x0(x, eps_h, abar), step.dt_lambda * eps, abar_next, sigma, z)
 
 
 def decode_both(unet: HSpaceUNet, f: Features, h: Tensor) -> tuple[Tensor, Tensor]:

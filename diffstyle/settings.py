@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from diffstyle.errors import UsageError
 from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, transfer_steps
+from diffstyle.strides import SOLVERS, Stride, strides
 
 VARIANTS = ("official", "paper")
 NOISES = ("pair", "official")
@@ -29,6 +30,8 @@ class Settings:
     mask: str = ""  # "": everywhere, "box": the official box, else a rectangle or a file (diffstyle.masks)
     noise: str = "pair"
     seed: int = 1234
+    solver: str = "ddim"  # the official walk, or one of diffstyle.strides.SOLVERS: nearly the same for fewer evaluations
+    nfe: int = 40  # the other solvers' evaluations from t_0 to the clean image, those at injections apart
 
     def check(self, timesteps: int = 1000) -> None:
         """Raise UsageError for a value that cannot be meant, in the words of the command line."""
@@ -44,6 +47,7 @@ class Settings:
             ("--n_inv_step", self.n_inv, 2, self.t_0 + 1),
             ("--n_gen_step", self.n_gen, 2, self.t_0 + 1),
             ("--content_replace_step", self.content_replace_step, -1, self.t_0 + 1),
+            ("--nfe", self.nfe, 1, timesteps),
             ("--seed", self.seed, 0, 2**63 - 1),
         ]
         for flag, value, low, high in limits:
@@ -51,7 +55,8 @@ class Settings:
                 raise UsageError(f"{flag} {value} is out of range: use {low:g} to {high:g}")
         if self.content_replace_step == 1:
             raise UsageError("--content_replace_step 1 is no grid: use 2 or more, or 0 for every step")
-        for flag, word, known in (("--variant", self.variant, VARIANTS), ("--noise", self.noise, NOISES)):
+        for flag, word, known in (("--variant", self.variant, VARIANTS), ("--noise", self.noise, NOISES),
+                                  ("--solver", self.solver, ("ddim", *SOLVERS))):  # fmt: skip
             if word not in known:
                 raise UsageError(f"{flag} {word} is not known: use {' or '.join(known)}")
 
@@ -74,3 +79,20 @@ class Settings:
             t_0=self.t_0,
             boost_every_step=self.variant == "paper",
         )
+
+    def inversion_strides(self) -> list[Stride]:
+        return strides(self.inversion_plan(), self.nfe)
+
+    def transfer_strides(self) -> list[Stride]:
+        return strides(self.transfer_plan(), self.nfe)
+
+    def inversion_evaluations(self, latent: bool = True) -> int:
+        """Network evaluations of one inversion; without ``latent`` it ends at the last h kept, which takes no decode."""
+        sources = [stride.step for stride in self.inversion_strides()] if self.solver != "ddim" else self.inversion_plan()
+        last = self.kept()[-1]
+        return sum(latent or step.t < last for step in sources)
+
+    def transfer_evaluations(self) -> int:
+        """Network evaluations of one transfer; an injection is one, with its second decode."""
+        steps = [stride.step for stride in self.transfer_strides()] if self.solver != "ddim" else self.transfer_plan()
+        return len(steps) + sum(step.calibrate for step in steps)

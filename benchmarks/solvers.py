@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Every solver and budget against the official 1000/1000-step walk, over held-out pairs of the embedded model.
+
+    python benchmarks/solvers.py --out results/solvers
+
+A pair costs two inversions and a transfer; pictures are avatars that training never saw. Writes solvers.csv and
+solvers.png (error over evaluations, a line a solver) and prints the table of benchmarks/README.md. The reference takes
+3,000 evaluations a pair and --t_boost value; --reuse takes it from the last run's reference.pt, its seconds included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+import diffstyle  # noqa: E402
+from benchmarks.meter import Meter, flops_of  # noqa: E402
+from diffstyle.errors import DiffstyleError  # noqa: E402
+from diffstyle.noise import pair_noise  # noqa: E402
+from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
+from diffstyle.strides import SOLVERS  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Row:
+    """One solver and budget, per pair."""
+
+    t_boost: int
+    solver: str
+    budget: str  # nfe, or n_inv/n_gen of ddim
+    evaluations: float  # FLOPs / FLOPs of one evaluation
+    gflop: float
+    seconds: float
+    fewer: float  # evaluations, reference / this
+    faster: float  # seconds, reference / this
+    psnr_median: float = float("inf")
+    psnr_min: float = float("inf")
+    rms: float = 0.0  # median root mean square error, pictures in [-1, 1]
+    max_error: float = 0.0
+
+
+def held_out(pairs: int, size: int) -> tuple[Tensor, Tensor]:
+    """Contents and styles (N, 3, H, W) in [-1, 1], drawn from seed 1, which training never sees."""
+    from make_avatars import render, sample_attributes
+
+    pictures = [torch.tensor(render(sample_attributes(1, i), size)) for i in range(2 * pairs)]
+    x = torch.stack(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+    return x[0::2], x[1::2]
+
+
+def walk(
+    model: diffstyle.Model, contents: Tensor, styles: Tensor, s: diffstyle.Settings, boosts: list[int], batch: int
+) -> dict[int, tuple[Tensor, float, int]]:
+    """For every t_boost: the results (N, 3, H, W) with the seconds and FLOPs of all pairs, inversions included."""
+    meter = Meter(model.unet, model.config.image_size)
+    model = replace(model, unet=meter)
+    start = time.perf_counter()
+    h_parts = [invert_batch(model, x, s, s.kept(), latent=False).h for x in contents.split(batch)]
+    x_T = [invert_batch(model, x, s).x_T for x in styles.split(batch)]
+    inversion = time.perf_counter() - start, meter.flops
+    found = {}
+    for t_boost in boosts:
+        start, before = time.perf_counter(), meter.flops
+        results = []
+        for i, (x, h) in enumerate(zip(x_T, h_parts, strict=True)):
+            names = [(str(k), str(k)) for k in range(i * batch, i * batch + len(x))]
+            noise = pair_noise(s.seed, names, (3, *x.shape[2:]))
+            results.append(transfer_batch(model, x, h, replace(s, t_boost=t_boost), noise).cpu())
+        seconds, flops = time.perf_counter() - start, meter.flops - before
+        found[t_boost] = torch.cat(results), inversion[0] + seconds, inversion[1] + flops
+    return found
+
+
+def compare(x: Tensor, reference: Tensor) -> dict[str, float]:
+    """Errors of the pictures as they are saved, clamped to [-1, 1]."""
+    error = (x.clamp(-1, 1) - reference.clamp(-1, 1)).double()
+    rms = error.square().mean((1, 2, 3)).sqrt()
+    psnr = 20 * (2 / rms.clamp_min(1e-12)).log10()
+    return {
+        "psnr_median": float(psnr.median()),
+        "psnr_min": float(psnr.min()),
+        "rms": float(rms.median()),
+        "max_error": float(error.abs().max()),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="avatars.yml")
+    parser.add_argument("--model_path")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--gamma", type=float, default=0.4)
+    parser.add_argument("--omega", type=float, default=0.0)
+    parser.add_argument("--t_boost", type=int, nargs="+", default=[0, 200])
+    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
+    parser.add_argument("--nfe", type=int, nargs="+", default=[16, 24, 32, 40, 64])
+    parser.add_argument("--ddim", type=int, nargs="*", default=[50, 200], help="plain walks of so many steps")
+    parser.add_argument("--reuse", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("results/solvers"))
+    args = parser.parse_args()
+    try:
+        model = diffstyle.load(args.config, args.model_path, args.device)
+    except DiffstyleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    contents, styles = held_out(args.pairs, model.config.image_size)
+    base = diffstyle.Settings(gamma=args.gamma, omega=args.omega, n_inv=1000, n_gen=1000)
+    known, key = args.out / "reference.pt", [model.digest, args.pairs, args.gamma, args.omega, args.t_boost]
+    stored = torch.load(known, weights_only=True) if args.reuse and known.is_file() else {}
+    if stored.get("key") != key:
+        stored = {"key": key, "found": walk(model, contents, styles, base, args.t_boost, args.batch_size)}
+        torch.save(stored, known)
+    reference = stored["found"]
+
+    plans = [("ddim", f"{n}/{n}", replace(base, n_inv=n, n_gen=n)) for n in args.ddim]
+    plans += [(name, str(n), replace(base, solver=name, nfe=n)) for name in args.solvers for n in args.nfe]
+    one = sum(flops_of(model.unet, model.config.image_size))
+    rows = []
+    print("| t_boost | solver | budget | evaluations | fewer | seconds | faster | median PSNR | least | max error |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for solver, budget, s in [("ddim", "1000/1000", base), *plans]:
+        found = reference if s is base else walk(model, contents, styles, s, args.t_boost, args.batch_size)
+        for t_boost, (x, seconds, flops) in found.items():
+            theirs, their_seconds, their_flops = reference[t_boost]
+            errors = compare(x, theirs) if s is not base else {}
+            row = Row(t_boost, solver, budget, flops / one / args.pairs, flops / args.pairs / 1e9, seconds / args.pairs,
+                      their_flops / flops, their_seconds / seconds, **errors)  # fmt: skip
+            rows.append(row)
+            cost = f"{row.evaluations:.0f} | {row.fewer:.1f}x | {row.seconds:.2f} | {row.faster:.1f}x"
+            match = f"{row.psnr_median:.1f} | {row.psnr_min:.1f} | {row.max_error:.3f}"
+            print(f"| {t_boost} | {solver} | {budget} | {cost} | {match} |", flush=True)
+            with open(args.out / "solvers.csv", "w", newline="") as file:
+                writer = csv.DictWriter(file, list(asdict(row)))
+                writer.writeheader()
+                writer.writerows(asdict(r) for r in rows)
+    plot(rows, args.out / "solvers.png")
+    print(args.out / "solvers.csv")
+    return 0
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    boosts = sorted({row.t_boost for row in rows})
+    figure, axes = plt.subplots(1, len(boosts), figsize=(5.5 * len(boosts), 4.2), squeeze=False, sharey=True)
+    for axis, t_boost in zip(axes[0], boosts, strict=True):
+        for solver in dict.fromkeys(row.solver for row in rows):
+            points = sorted((r.evaluations, r.rms) for r in rows if (r.solver, r.t_boost) == (solver, t_boost) and r.rms)
+            axis.loglog(*zip(*points, strict=True), "o-", label=solver) if points else None
+        full = max(row.evaluations for row in rows)
+        for fewer, psnr in ((15, 45), (18, 40)):  # the two targets of the project
+            axis.plot(full / fewer, 2 * 10 ** (-psnr / 20), "k*", label=f"{psnr} dB at {fewer}x fewer")
+        axis.set(title=f"t_boost {t_boost}", xlabel="evaluations a pair (two inversions, one transfer)")
+        axis.grid(True, which="both", alpha=0.3)
+    axes[0][0].set_ylabel("RMS difference to ddim 1000/1000, pictures in [-1, 1]")
+    axes[0][-1].legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""--compile: the same numbers, and a notice where it does not work."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import pytest
+import torch
+from golden_models import golden_model
+
+from diffstyle.checkpoints import compile_model
+
+
+def test_without_a_compiler_nothing_changes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no working C++ compiler\nlong story")
+
+    model = golden_model("ddpm")
+    monkeypatch.setattr(torch, "compile", broken)
+    with caplog.at_level(logging.WARNING):
+        compile_model(model)
+    assert "no working C++ compiler" in caplog.text and "long story" not in caplog.text
+    assert "encode" not in vars(model.unet)
+    assert model.unet(torch.zeros(1, 3, 32, 32), torch.zeros(1)).shape == (1, 3, 32, 32)
+
+
+def test_compiled_equals_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both halves can be traced whole; the code generation itself (a minute) is left to benchmarks/speed.py --compile."""
+    model = golden_model("ddpm")
+    x, t = torch.rand(2, 3, 32, 32) * 2 - 1, torch.tensor([10.0, 900.0])
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    with torch.inference_mode():
+        plain = model.unet(x, t)
+        compile_model(model)
+        assert {"encode", "decode"} <= set(vars(model.unet))
+        torch.testing.assert_close(model.unet(x, t), plain, rtol=1e-5, atol=1e-5)
+    for half in ("encode", "decode"):  # the golden model is shared between tests
+        del vars(model.unet)[half]
