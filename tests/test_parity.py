@@ -99,7 +99,6 @@ def golden_inversions(family: str, n_inv: int, replace: int) -> dict[tuple[str, 
 
 @pytest.mark.parametrize(("family", "case"), case_parameters(slow=True))
 def test_golden_arrays(family: str, case: str) -> None:
-    torch.set_num_threads(1)
     model, s, arrays = golden_model(family), golden_settings(family, case), expected(family)
     inversions, found = golden_inversions(family, s.n_inv, s.content_replace_step), {}
     for (folder, name), inversion in inversions.items():
