@@ -8,7 +8,11 @@ import functools
 import json
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +51,17 @@ def build_parser() -> argparse.ArgumentParser:
                       help="folder or file of contents; or dataset:NAME[:N] from configs/paths_config.py; or sample:N, "
                            "pictures drawn by the model itself")  # fmt: skip
     what.add_argument("--style_dir", default=DEFAULT_STYLES, help="folder or file of styles, or a source as above")
+    what.add_argument("--pairs", metavar="CSV",
+                      help="do the pairs of this list instead of all: columns content, style and, if wanted, gamma, omega, "
+                           "seed, name for the row; files are looked up from the current folder, beside the list, and in "
+                           "--content_dir and --style_dir")  # fmt: skip
+    what.add_argument("--recursive", action="store_true", help="also look into the folders' folders")
+    what.add_argument("--exif", action="store_true", help="turn photographs as their EXIF says (the official code does not)")
+    what.add_argument("--layout", default="flat", metavar="flat|by-style|by-content",
+                      help="put results into one folder, or one a style or a content")  # fmt: skip
     what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
     what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
+    what.add_argument("--grid_only", action="store_true", help="only lay out grid.png and run.json again from what is there")
     what.add_argument("--report", action="store_true",
                       help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
     what.add_argument("--just_precompute", action="store_true", help="invert the pictures into --cache_dir, then stop")
@@ -94,7 +107,12 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument("--precision", default="fp32", help="fp32, tf32, bf16 or fp16; norms and the sampler stay fp32")
     machine.add_argument("--compile", action="store_true",
                          help="torch.compile the network: a minute at the start, less an evaluation")  # fmt: skip
-    machine.add_argument("--batch_size", type=int, default=4, help="pictures a network call; results do not depend on it")
+    machine.add_argument("--batch_size", type=int, metavar="N",
+                         help="pictures a network call; results do not depend on it (default: by free memory; halved when "
+                              "memory runs out)")  # fmt: skip
+    machine.add_argument("--shard", metavar="I/N",
+                         help="do every N-th pair from the I-th on, for processes started one by one (Slurm arrays); under "
+                              "torchrun the work is shared without it")  # fmt: skip
     machine.add_argument("--cache_dir", default="./precomputed", help="where inverted latents are kept for the next run")
     machine.add_argument("--no_cache", action="store_true", help="keep no latents after the run")
     machine.add_argument("--no_download", action="store_true", help="never fetch a missing checkpoint")
@@ -111,28 +129,56 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; returns the exit code (0 done, 1 failed work, 2 wrong usage, 130 interrupted)."""
+    """Run one command line; returns the exit code (0 done, 1 failed work, 2 wrong usage, 130 or 143 interrupted)."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=args.verbose.upper(), format="%(message)s", stream=sys.stderr, force=True)
     log = logging.getLogger("diffstyle")
 
     # Imported here so that --help and usage errors do not wait for torch.
-    from diffstyle.errors import DiffstyleError
+    try:
+        from diffstyle.errors import DiffstyleError, Interrupted
+    except KeyboardInterrupt:
+        return 130
 
     try:
-        return work(args, log)
+        with interruptible():
+            return work(args, log)
     except DiffstyleError as error:
         log.debug("", exc_info=True)
-        log.critical("error: %s", error)
+        log.critical("error: %s", " ".join(str(error).splitlines()))
         return error.exit_code
-    except KeyboardInterrupt:
-        log.critical("interrupted; finished pictures are kept, the same command goes on from there")
-        return 130
+    except Interrupted as stop:
+        so_far = stop.progress or "nothing was begun"
+        log.critical("interrupted: %s; the same command goes on from there", so_far)
+        return stop.exit_code
     except Exception as error:
         log.debug("", exc_info=True)
         text = " ".join(str(error).split())[:300]
         log.critical("error: %s: %s (--verbose debug shows where)", type(error).__name__, text)
         return 1
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Interrupted, once: what is being written is finished or removed, not cut off."""
+    from diffstyle.errors import Interrupted
+
+    def stop(number: int, _: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    wanted = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
+    # nohup and background jobs ignore SIGINT on purpose.
+    before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -153,9 +199,14 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
+    from diffstyle.plan import RunConfig, find_inputs, make_plan
     from diffstyle.report import write_report
-    from diffstyle.run import RunConfig, find_inputs, make_plan, precompute, run
+    from diffstyle.run import lay_out, precompute, run
+    from diffstyle.workers import find_share, join, leave
 
+    share = find_share(args.shard)
+    if not share.first:
+        log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
     unused = [f"--{name}" for name in NO_EFFECT if hasattr(args, name)]
     if unused:
         log.info("without effect on style transfer: %s", ", ".join(unused))
@@ -163,23 +214,28 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         log.warning("CUDA_VISIBLE_DEVICES is set but empty, which hides every GPU")
     if args.use_mask and args.mask:
         raise UsageError("--use_mask and --mask: give one of them")
-    if args.batch_size < 1:
+    if args.batch_size is not None and args.batch_size < 1:
         raise UsageError(f"--batch_size {args.batch_size}: use 1 or more")
 
     settings = settings_of(args)
     config = load_config(args.config)
     settings.check(config.timesteps)
-    device, dtype = pick_device(args.device), pick_dtype(args.precision)
+    device, dtype = pick_device(args.device, share.local), pick_dtype(args.precision)
     cfg = RunConfig(
         content_dir=Path(args.content_dir),
         style_dir=Path(args.style_dir),
         save_dir=Path(args.save_dir),
         settings=settings,
+        pairs=Path(args.pairs) if args.pairs else None,
+        recursive=args.recursive,
+        exif=args.exif,
+        layout=args.layout,
         cache_dir=None if args.no_cache else Path(args.cache_dir),
         overwrite=args.overwrite,
         batch_size=args.batch_size,
         show_progress=args.verbose in ("info", "debug"),
     )
+
     @functools.cache
     def load() -> Model:
         path = Path(args.model_path) if args.model_path else None
@@ -192,26 +248,40 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         paths = find_inputs(load, cfg, cfg.content_dir, "--content_dir")
         if args.style_dir != DEFAULT_STYLES:
             paths += find_inputs(load, cfg, cfg.style_dir, "--style_dir")
-        count = precompute(load(), cfg, paths)
+        paths = list(dict.fromkeys(paths))
+        count = precompute(load(), cfg, paths, share)
         print(f"{count} of {len(paths)} pictures are in {cfg.cache_dir}")
-        return 0 if count == len(set(paths)) else 1
+        return 0 if count == len(paths) else 1
 
     plan = make_plan(cfg, load)
     if args.dry_run:
         resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
         print(json.dumps(resolved, indent=1))
-        print("\n".join(pair.name for pair in plan.pairs))
+        print("\n".join(pair.name for pair in share.own(plan.pairs)).encode(errors="backslashreplace").decode())
         print(f"{len(plan.pairs)} pairs, {plan.evaluations(settings)} network evaluations at most")
         return 0
 
-    report = run(load(), cfg, plan)
-    log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
-    for reason in report.failed.values():
-        log.critical("failed: %s", reason)
+    if args.grid_only:
+        report = lay_out(config, cfg, plan)
+        log.info("%d of %d pairs are there", len(report.kept), len(plan.pairs))
+    else:
+        join(share, device)
+        try:
+            report = run(load(), cfg, plan, share)
+        finally:
+            leave(share)
+        if not share.first:
+            return 0  # failures are the first process's to tell: torchrun would end the others for an exit code
+        log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
+        for reason in report.failed.values():
+            log.critical("failed: %s", " ".join(reason.splitlines()))
+    if report.grid is None:
+        log.info("other shards are not done yet; the last one, or --grid_only, lays out the grid")
+        return 1 if report.failed else 0
     if args.report:
         log.info("gallery: %s", write_report(cfg.save_dir))
     print(report.grid)
-    return 1 if report.failed else 0
+    return 1 if report.failed and not args.grid_only else 0
 
 
 if __name__ == "__main__":

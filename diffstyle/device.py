@@ -10,8 +10,10 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, local: int = 0) -> torch.device:
     """The torch device for ``--device``: auto takes CUDA, then MPS, then the CPU. "cuda:1" is fine too.
+
+    ``local`` is this process's number on its machine: each takes a GPU of its own.
 
     Raises UsageError when what is asked for is absent.
     """
@@ -24,6 +26,8 @@ def pick_device(name: str) -> torch.device:
         raise UsageError("--device cuda: no CUDA GPU is visible to PyTorch; use --device cpu, or check CUDA_VISIBLE_DEVICES")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this machine has no Apple GPU that PyTorch can use; use --device cpu")
+    if name == "cuda":
+        name = f"cuda:{local % torch.cuda.device_count()}"
     return torch.device(name)
 
 

@@ -17,3 +17,12 @@ class UsageError(DiffstyleError):
 
 class WorkError(DiffstyleError):
     """The request is fine, but a file, a checkpoint or the machine does not allow it (exit code 1)."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM. ``progress`` is what the run says of how far it came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+        self.progress = ""

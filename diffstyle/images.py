@@ -1,82 +1,103 @@
-"""Pictures in and out: list, load, lay out, save whole or not at all, with the settings inside."""
+"""Pictures in and out: decode and crop, lay out, save whole or not at all, with the settings inside."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
+import platform
+import secrets
+import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
-from diffstyle.errors import UsageError, WorkError
+from diffstyle.errors import WorkError
 
-log = logging.getLogger(__name__)
 TEXT_KEY = "diffstyle"  # the PNG text chunk that carries the settings
 GREY = (128, 128, 128)  # an empty cell of the grid
+HUGE = 50_000_000  # pixels from which a JPEG is decoded at a fraction of its size
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One input: where it is, what results are called after it, and what its bytes are."""
-
-    path: Path
-    name: str
-    digest: str  # sha256 of the file
+# ---- in ----------------------------------------------------------------------------------------------------------
 
 
-def list_images(folder: Path, flag: str) -> list[Path]:
-    """The pictures of a folder (or the one file given), sorted by name; other files are skipped with a notice."""
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise UsageError(f"{flag} {folder}: no such folder")
-    known = Image.registered_extensions()
-    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name)
-    images = [p for p in files if p.suffix.lower() in known]
-    skipped = [p.name for p in files if p not in images]
-    if skipped:
-        log.info("%s: skipped %d file(s) that are no pictures: %s", folder, len(skipped), ", ".join(skipped[:5]))
-    if not images:
-        raise UsageError(f"{flag} {folder}: no picture in it")
-    return images
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """As the official code: RGB, centre-crop to the short side, bilinear antialiased resize; 8 bits, (size, size)."""
+    short = min(image.size)
+    left, top = round((image.width - short) / 2), round((image.height - short) / 2)
+    cropped = to_rgb(image.crop((left, top, left + short, top + short)))
+    return cropped.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def read_pictures(paths: Sequence[Path]) -> list[Picture]:
-    """Name and digest every input; two files of one stem keep their endings in the name, so results never collide."""
-    stems = [p.stem for p in paths]
-    pictures = []
-    for path in paths:
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise WorkError(f"{path}: cannot be read ({error.strerror})") from error
-        pictures.append(Picture(path, path.stem if stems.count(path.stem) == 1 else path.name, digest))
-    return pictures
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; transparency is dropped, as in the official code. Deep greyscale is scaled, where PIL would clip it."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        high = values.max(initial=0)
+        white = 65535 if high > 255 or image.mode.startswith("I;16") else 1 if image.mode == "F" and high <= 1 else 255
+        image = Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An 8-bit RGB picture as (3, H, W) in [-1, 1]."""
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return x.to(torch.float32).div(255) * 2 - 1
 
 
 def preprocess(image: Image.Image, size: int) -> Tensor:
-    """As the official code: RGB, centre-crop to the short side, bilinear antialiased resize; (3, size, size) in [-1, 1]."""
-    image = image.convert("RGB")
-    image = TF.center_crop(image, [min(image.size)] * 2)
-    image = TF.resize(image, [size, size], interpolation=TF.InterpolationMode.BILINEAR, antialias=True)
-    return TF.to_tensor(image) * 2 - 1
+    """``fit`` as (3, size, size) in [-1, 1]."""
+    return to_tensor(fit(image, size))
 
 
-def load_image(path: Path, size: int) -> Tensor:
-    """Read one picture for a network of this size. Raises WorkError in one line for a broken file."""
+def open_fitted(path: Path, size: int, exif: bool = False) -> Image.Image:
+    """Read one picture for a network of this size, turned as its EXIF says if asked for. Raises WorkError, one line."""
     try:
-        with Image.open(path) as image:
-            return preprocess(image, size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise WorkError(f"{path}: not a readable picture ({' '.join(str(error).split())})") from error
+        with warnings.catch_warnings():
+            # Pillow's guard stays on: it warns from 89 megapixels and refuses from 179 on.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > HUGE:
+                    image.draft("RGB", (4 * size, 4 * size))  # JPEG only: decode at 1/2, 1/4 or 1/8, no smaller than this
+                return fit(turned(image) if exif else image, size)
+    except Exception as error:  # a damaged file can make Pillow's readers fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise WorkError(f"{path}: not a readable picture ({reason[:200]})") from error
+
+
+def load_image(path: Path, size: int, exif: bool = False) -> Tensor:
+    """Read one picture as (3, size, size) in [-1, 1]. Raises WorkError in one line for a broken file."""
+    return to_tensor(open_fitted(path, size, exif))
+
+
+def orientation(path: Path) -> int:
+    """The EXIF orientation of a picture, 2 to 8; 1 is upright, as is everything that has none or is not readable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                value = image.getexif().get(0x0112, 1)
+        return value if value in range(2, 9) else 1
+    except Exception:  # broken EXIF is as common as it is varied; the picture itself is judged when it is decoded
+        return 1
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """The picture upright; as it is if its EXIF is broken."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+# ---- out ---------------------------------------------------------------------------------------------------------
 
 
 def to_image(x: Tensor) -> Image.Image:
@@ -85,29 +106,36 @@ def to_image(x: Tensor) -> Image.Image:
     return Image.fromarray(array)
 
 
-def tile(rows: Iterable[Sequence[Image.Image | None]], columns: int, cell: int) -> Image.Image:
-    """A table of square pictures with one black pixel around each; None is an empty (grey) cell.
+def tile(rows: Iterable[Sequence[Image.Image | None]], columns: int, cell: int, count: int) -> Image.Image:
+    """A table of ``count`` rows of square pictures with one black pixel around each; None is an empty (grey) cell.
 
     Rows are taken one by one, so the inputs of a large table need not be in memory together.
     """
-    pitch, bands = cell + 1, []
-    for row in rows:
-        band = Image.new("RGB", (columns * pitch + 1, pitch))
+    pitch = cell + 1
+    table = Image.new("RGB", (columns * pitch + 1, count * pitch + 1))
+    empty = Image.new("RGB", (cell, cell), GREY)
+    for j, row in enumerate(rows):
         for i, image in enumerate(row):
-            image = image or Image.new("RGB", (cell, cell), GREY)
+            image = image or empty
             if image.size != (cell, cell):
                 image = image.resize((cell, cell), Image.Resampling.BOX)
-            band.paste(image, (i * pitch + 1, 1))
-        bands.append(band)
-    table = Image.new("RGB", (columns * pitch + 1, len(bands) * pitch + 1))
-    for i, band in enumerate(bands):
-        table.paste(band, (0, i * pitch))
+            table.paste(image, (i * pitch + 1, j * pitch + 1))
     return table
+
+
+def open_folder(folder: Path, flag: str) -> None:
+    """Create a folder if need be and see that it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise WorkError(f"{flag} {folder}: cannot be written to ({error.strerror})") from error
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: the file appears whole or not at all."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    temporary = path.with_name(temporary_name())
     try:
         with open(temporary, "wb") as f:
             write(f)
@@ -119,22 +147,59 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    text = dump(value, indent=1)
     write_whole(path, lambda f: f.write(text.encode()))
+
+
+def dump(value: Any, indent: int | None = None) -> str:
+    """JSON that always encodes: bytes of a file name that are not UTF-8 stay as escapes, which JSON can read back."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def save_png(path: Path, image: Image.Image, record: dict[str, Any] | None = None) -> None:
     """Save a picture as PNG, with ``record`` as JSON in the text chunk ``diffstyle``."""
     info = PngImagePlugin.PngInfo()
     if record is not None:
-        info.add_itxt(TEXT_KEY, json.dumps(record, ensure_ascii=False, default=str))
+        info.add_itxt(TEXT_KEY, dump(record))
     write_whole(path, lambda f: image.save(f, format="PNG", pnginfo=info))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The settings inside a PNG of ours; None for any other or unreadable file. Does not decode the pixels."""
+    """The settings inside a whole PNG of ours; None for any other, cut or unreadable file. Does not decode the pixels."""
     try:
+        with path.open("rb") as f:
+            f.seek(-8, os.SEEK_END)
+            if f.read(4) != b"IEND":
+                return None
         with Image.open(path) as image:
-            return json.loads(image.info[TEXT_KEY])
-    except (OSError, KeyError, ValueError, SyntaxError):
+            record = json.loads(image.info[TEXT_KEY])
+    except Exception:  # whatever lies there under our name, it is no result
         return None
+    return record if isinstance(record, dict) else None
+
+
+# ---- what a killed process leaves --------------------------------------------------------------------------------
+
+
+def temporary_name() -> str:
+    """A hidden name that no other process uses and that says whose it is: .HOST.PID.RANDOM.tmp"""
+    host = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    return f".{host}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+def abandoned(name: str) -> bool:
+    """Whether ``name`` is a temporary file or folder of a process of this machine that is no more."""
+    parts = name.split(".")
+    mine = temporary_name().split(".")
+    if len(parts) != len(mine) or parts[-1] != "tmp" or parts[1] != mine[1] or not parts[2].isdigit():
+        return False
+    if parts[2] == mine[2]:
+        return False
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False

@@ -54,20 +54,32 @@ class LatentCache:
         h = dict(zip(stored["t"].tolist(), stored["h"], strict=True))
         return {t: h[t] for t in timesteps} if set(timesteps) <= set(h) else None
 
+    def has_x_T(self, digest: str) -> bool:
+        """Whether x_T is there, judged without reading its numbers."""
+        return self.get(self.path(digest, "xT"), {"x_T": 3}, skim=True) is not None
+
+    def has_h(self, digest: str, timesteps: Sequence[int]) -> bool:
+        """Whether h at all of ``timesteps`` is there, judged without reading its numbers."""
+        stored = self.get(self.path(digest, "h"), {"t": 1, "h": 4}, skim=True)
+        return stored is not None and set(timesteps) <= set(stored["t"].tolist())
+
     def put(self, path: Path, tensors: dict[str, Tensor]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         on_cpu = {name: x.contiguous().cpu().clone() for name, x in tensors.items()}
         write_whole(path, lambda f: torch.save(on_cpu, f))
 
-    def get(self, path: Path, dims: Mapping[str, int]) -> dict[str, Tensor] | None:
-        """The tensors of a file if it is one of ours (names and dimensions as in ``dims``), else None with a warning."""
+    def get(self, path: Path, dims: Mapping[str, int], skim: bool = False) -> dict[str, Tensor] | None:
+        """The tensors of a file if it is one of ours (names and dimensions as in ``dims``), else None with a warning.
+
+        ``skim`` maps the file instead of reading it, and does not look at the numbers.
+        """
         if not path.is_file():
             return None
         try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
+            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=skim)
             if {name: x.dim() for name, x in stored.items()} != dict(dims):
                 raise ValueError("it holds something else")
-            if not all(bool(torch.isfinite(x).all()) for x in stored.values()):
+            if not skim and not all(bool(torch.isfinite(x).all()) for x in stored.values()):
                 raise ValueError("it holds numbers that are not finite")
         except Exception as error:  # torch.load has no common error; whatever it is, the file can be made anew
             log.warning("%s: broken cache file, computed anew (%s)", path, str(error).splitlines()[0][:100])

@@ -11,13 +11,14 @@ from torch import Tensor
 NextNoise = Callable[[], Tensor]
 
 
-def pair_noise(seed: int, pairs: Sequence[tuple[str, str]], shape: tuple[int, int, int]) -> NextNoise:
+def pair_noise(seed: int | Sequence[int], pairs: Sequence[tuple[str, str]], shape: tuple[int, int, int]) -> NextNoise:
     """One generator a pair, seeded from (seed, content digest, style digest): no pair's picture depends on another.
 
-    Returns a function that gives the next (N, 3, H, W) on the CPU, N = len(pairs).
+    ``seed`` may be one for each pair. Returns a function that gives the next (N, 3, H, W) on the CPU, N = len(pairs).
     """
     generators = []
-    for content, style in pairs:
+    seeds = [seed] * len(pairs) if isinstance(seed, int) else seed
+    for seed, (content, style) in zip(seeds, pairs, strict=True):
         key = hashlib.sha256(f"{seed}|{content}|{style}".encode()).digest()
         generators.append(torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1))
     return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])
@@ -34,6 +35,7 @@ class OfficialNoise:
         self.generator = torch.Generator().manual_seed(seed)
         self.shape, self.steps, self.repeat = shape, steps, 2 if calibrated else 1
         self.next_pair = 0
+        self.drawn: dict[int, list[Tensor]] = {}  # the last batch's, which may come again in halves (out of memory)
 
     def pair(self) -> list[Tensor]:
         """The draws of the next pair, one (3, H, W) a boosted step."""
@@ -43,10 +45,12 @@ class OfficialNoise:
 
     def batch(self, indices: Sequence[int]) -> NextNoise:
         """The noise of the pairs with these ascending positions in the run: gives the next (N, 3, H, W)."""
-        draws = []
+        self.drawn = {i: draws for i, draws in self.drawn.items() if i >= indices[0]}
         for index in indices:
             while self.next_pair < index:
                 self.pair()
-            draws.append(self.pair())
+            if self.next_pair == index:
+                self.drawn[index] = self.pair()
+        draws = [self.drawn[index] for index in indices]
         by_step = iter(zip(*draws, strict=True))
         return lambda: torch.stack(next(by_step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,22 @@ from diffstyle.settings import Settings
 from diffstyle.solvers import invert_strides, transfer_strides
 from diffstyle.steps import Step, nearest
 from diffstyle.strides import SOLVERS
+
+
+def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
+    """Everything that a latent depends on, besides the picture itself."""
+    c = model.config
+    return {
+        "format": 1,
+        "checkpoint": model.digest,
+        "size": c.image_size,
+        "architecture": dict(c.architecture),
+        "schedule": [c.beta_start, c.beta_end, c.timesteps],
+        "n_inv": settings.n_inv,
+        "t_0": settings.t_0,
+        "precision": str(model.dtype),
+        **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe}),
+    }
 
 
 def invert_batch(

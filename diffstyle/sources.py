@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from configs.paths_config import DATASET_PATHS
 from diffstyle.checkpoints import REPOSITORY, Model
 from diffstyle.errors import UsageError
-from diffstyle.images import read_pictures, save_png, to_image
+from diffstyle.images import save_png, to_image
+from diffstyle.inputs import readable_endings, sha256
 from diffstyle.latents import LatentCache
 from diffstyle.pipeline import sample_batch
 from diffstyle.settings import Settings
@@ -51,7 +51,7 @@ def dataset_images(source: Source, flag: str) -> list[Path]:
     folder = REPOSITORY / DATASET_PATHS[source.name]
     if not folder.is_dir():
         raise UsageError(f"{flag} dataset:{source.name}: {folder} is no folder; edit configs/paths_config.py")
-    known_endings = Image.registered_extensions()
+    known_endings = readable_endings()
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known_endings and p.is_file())
     if not images:
         raise UsageError(f"{flag} dataset:{source.name}: no picture in {folder}")
@@ -78,14 +78,14 @@ def draw_samples(
         x0, h = sample_batch(model, x_T, settings)
         for k, i in enumerate(batch):
             save_png(paths[i], to_image(x0[k]))
-            digest = read_pictures([paths[i]])[0].digest
+            digest = sha256(paths[i])
             cache.put_x_T(digest, x_T[k])
             cache.put_h(digest, {t: maps[k] for t, maps in h.items()})
     return paths
 
 
 def has_latents(path: Path, settings: Settings, cache: LatentCache) -> bool:
-    digest = read_pictures([path])[0].digest
+    digest = sha256(path)
     return cache.get_x_T(digest) is not None and cache.get_h(digest, settings.kept()) is not None
 
 

@@ -240,7 +240,7 @@ class Trainer:
         write_whole(path, lambda f: f.write(("\n".join(rows) + "\n").encode()))
         size = self.config.image_size
         pictures = [to_image(x) for x in sample(self.ema, (16, 3, size, size), self.schedule)]
-        save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[i : i + 8] for i in range(0, 16, 8)], 8, size))
+        save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[:8], pictures[8:]], 8, size, 2))
 
 
 def load_images(path: Path, size: int) -> Tensor:

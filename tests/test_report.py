@@ -43,7 +43,7 @@ def fake_run(folder: Path, contents: list[str], styles: list[str], cell: int = 1
             stack = f"content_{content}_style_{style}.png".replace("/", "_").encode()[:240].decode(errors="ignore")
             if len(stack) > 150:
                 stack = f"content_{c}_style_{s}_{stack[:80]}.png"
-            tile([[pictures[k]] for k in COLOURS], 1, cell).save(folder / stack, format="PNG")
+            tile([[pictures[k]] for k in COLOURS], 1, cell, len(COLOURS)).save(folder / stack, format="PNG")
             pictures["result"].save(folder / f"result_{stack}", format="PNG")
             results.append({"content": content, "style": style, "stack": stack, "result": f"result_{stack}"})
     record = {
