@@ -1,0 +1,67 @@
+"""A network small enough for thousands of pairs, and pictures for it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models import build_unet
+
+ARCHITECTURE = {"ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []}
+CONFIG = """data: {dataset: CelebA_HQ, image_size: 8}
+model: {type: ddpm, ch: 32, ch_mult: [1], num_res_blocks: 1, attn_resolutions: []}
+"""
+
+
+@dataclass
+class Tiny:
+    """A folder with a tiny model, contents and styles, and the command line that uses them."""
+
+    root: Path
+    extra: list[str] = field(default_factory=list)
+
+    @property
+    def out(self) -> Path:
+        return self.root / "out"
+
+    def argv(self, *more: str) -> list[str]:
+        r = self.root
+        words = ["--config", f"{r}/tiny.yml", "--model_path", f"{r}/tiny.pt", "--content_dir", f"{r}/c", "--style_dir", f"{r}/s"]
+        words += ["--save_dir", f"{r}/out", "--cache_dir", f"{r}/cache", "--device", "cpu"]
+        words += ["--n_inv", "5", "--n_gen", "6", "--content_replace_step", "4", "--gamma", "0.4", "--verbose", "warning"]
+        return [*words, *self.extra, *more]
+
+
+def make_tiny(root: Path, contents: int = 2, styles: int = 3) -> Tiny:
+    torch.manual_seed(0)
+    torch.save(build_unet("ddpm", 8, ARCHITECTURE).state_dict(), root / "tiny.pt")
+    (root / "tiny.yml").write_text(CONFIG)
+    for side, count in (("c", contents), ("s", styles)):
+        for i in range(count):
+            paint(root / side / f"{side}{i:02d}.png", i + 100 * (side == "s"))
+    return Tiny(root)
+
+
+def paint(path: Path, seed: int, size: tuple[int, int] = (12, 10)) -> Path:
+    """A small random picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """Every file of a save_dir but run.json, with a digest of its bytes."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "run.json")
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def results(folder: Path) -> dict[str, np.ndarray]:
+    """The pixels of every bare result."""
+    files = (p for p in sorted(folder.rglob("result_*.png")))
+    return {str(p.relative_to(folder)): np.asarray(Image.open(p)).astype(int) for p in files}
