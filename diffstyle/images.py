@@ -61,8 +61,8 @@ def open_fitted(path: Path, size: int, exif: bool = False) -> Image.Image:
     """Read one picture for a network of this size, turned as its EXIF says if asked for. Raises WorkError, one line."""
     try:
         with warnings.catch_warnings():
-            # Pillow's guard stays on: it warns from 89 megapixels and refuses from 179 on.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Nothing here is for the user to mend. Pillow's guard stays on: from 179 megapixels on it refuses.
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 if image.width * image.height > HUGE:
                     image.draft("RGB", (4 * size, 4 * size))  # JPEG only: decode at 1/2, 1/4 or 1/8, no smaller than this

@@ -43,7 +43,11 @@ class LatentCache:
 
     def get_x_T(self, digest: str) -> Tensor | None:
         """x_T (3, H, W) on the CPU, or None when it is not there or broken."""
-        stored = self.get(self.path(digest, "xT"), {"x_T": 3})
+        path, size = self.path(digest, "xT"), self.key.get("size")
+        stored = self.get(path, {"x_T": 3})
+        if stored and size and stored["x_T"].shape != (3, size, size):
+            log.warning("%s: broken cache file, computed anew (it is of another size)", path)
+            return None
         return stored["x_T"] if stored else None
 
     def get_h(self, digest: str, timesteps: Sequence[int]) -> dict[int, Tensor] | None:

@@ -34,7 +34,7 @@ class Row:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a CSV with a header (comma, semicolon or tab; UTF-8). Raises UsageError for anything odd."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"--pairs {path}: not a text file in UTF-8") from None
     except OSError as error:
