@@ -102,6 +102,7 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--gamma", type=float, default=0.4)
     parser.add_argument("--omega", type=float, default=0.0)
+    parser.add_argument("--t_edit", type=int, default=400)
     parser.add_argument("--t_boost", type=int, nargs="+", default=[0, 200])
     parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
     parser.add_argument("--nfe", type=int, nargs="+", default=[16, 24, 32, 40, 64])
@@ -117,8 +118,8 @@ def main() -> int:
 
     args.out.mkdir(parents=True, exist_ok=True)
     contents, styles = held_out(args.pairs, model.config.image_size)
-    base = diffstyle.Settings(gamma=args.gamma, omega=args.omega, n_inv=1000, n_gen=1000)
-    known, key = args.out / "reference.pt", [model.digest, args.pairs, args.gamma, args.omega, args.t_boost]
+    base = diffstyle.Settings(gamma=args.gamma, omega=args.omega, t_edit=args.t_edit, n_inv=1000, n_gen=1000)
+    known, key = args.out / "reference.pt", [model.digest, args.pairs, args.gamma, args.omega, args.t_edit, args.t_boost]
     stored = torch.load(known, weights_only=True) if args.reuse and known.is_file() else {}
     if stored.get("key") != key:
         stored = {"key": key, "found": walk(model, contents, styles, base, args.t_boost, args.batch_size)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import Features, GroupNorm32, HSpaceUNet, at_least_fp32
+from models.hspace_unet import Features, GroupNorm32, HSpaceUNet, add_, at_least_fp32, mul_, silu_
 
 # guided-diffusion's channel multipliers when a config leaves them out
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
@@ -74,18 +74,17 @@ class ResBlock(nn.Module):
         self.resample = resamplers[resample](c_in, with_conv=False) if resample else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        norm, act, conv = self.in_layers
-        h = conv(self.resample(act(norm(x))))
+        norm, _, conv = self.in_layers
+        h = conv(self.resample(silu_(norm(x))))
         emb_out = self.emb_layers(emb)[:, :, None, None]
+        norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
-            norm, *rest = self.out_layers
             scale, shift = emb_out.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
-            for layer in rest:
-                h = layer(h)
+            h = add_(mul_(norm(h), 1 + scale), shift)
         else:
-            h = self.out_layers(h + emb_out)
-        return self.skip_connection(self.resample(x)) + h
+            h = norm(add_(h, emb_out))
+        h = conv(dropout(silu_(h)))
+        return add_(h, self.skip_connection(self.resample(x)))
 
 
 class AttentionBlock(nn.Module):
@@ -217,4 +216,5 @@ class ADM(HSpaceUNet):
             y = stage(torch.cat([y, remaining.pop()], dim=1), f.temb)
 
         # Output
-        return at_least_fp32(self.out(y)[:, :3])
+        norm, _, conv = self.out
+        return at_least_fp32(conv(silu_(norm(y)))[:, :3])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import Features, GroupNorm32, HSpaceUNet, at_least_fp32
+from models.hspace_unet import Features, GroupNorm32, HSpaceUNet, add_, at_least_fp32, silu_
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -39,10 +39,10 @@ class ResBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.temb_proj(F.silu(temb))[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+        h = self.conv1(silu_(self.norm1(x)))
+        h = add_(h, self.temb_proj(F.silu(temb))[:, :, None, None])
+        h = self.conv2(self.dropout(silu_(self.norm2(h))))
+        return add_(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class AttnBlock(nn.Module):
@@ -217,4 +217,4 @@ class DDPM(HSpaceUNet):
                 y = level.upsample(y)
 
         # Output
-        return at_least_fp32(self.conv_out(F.silu(self.norm_out(y)))[:, :3])
+        return at_least_fp32(self.conv_out(silu_(self.norm_out(y)))[:, :3])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Features(NamedTuple):
@@ -46,6 +47,22 @@ class GroupNorm32(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(at_least_fp32(x)).to(x.dtype)
+
+
+# Large activations cost a CPU as much to allocate as to compute. Where no gradient is recorded, what a layer has just made
+# is therefore overwritten by the next elementwise step; the numbers are the same.
+
+
+def silu_(x: Tensor) -> Tensor:
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def add_(x: Tensor, y: Tensor) -> Tensor:
+    return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
+def mul_(x: Tensor, y: Tensor) -> Tensor:
+    return x * y if torch.is_grad_enabled() else x.mul_(y)
 
 
 def to_precision(unet: HSpaceUNet, dtype: torch.dtype) -> HSpaceUNet:
