@@ -72,6 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument("--use_mask", action="store_true", help="inject only inside the official box in the lower face")
     method.add_argument("--mask", metavar="FILE|x0,y0,x1,y1",
                         help="inject only here: a picture (white takes the content) or a rectangle in fractions")  # fmt: skip
+    method.add_argument("--blend", default="slerp",
+                        help="slerp: the method; lerp, replace, add: the paper's ablation")  # fmt: skip
     method.add_argument("--variant", default="official",
                         help="official: the published code's behaviour; paper: the text (norm-matched masks, noise at every "
                              "step with t <= t_boost, omega 0.3)")  # fmt: skip
@@ -143,8 +145,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(
         gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
         dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
-        t_0=args.t_0, variant=args.variant, mask="box" if args.use_mask else args.mask or "", noise=args.noise,
-        seed=args.seed, solver=args.solver, nfe=args.nfe,
+        t_0=args.t_0, variant=args.variant, blend=args.blend, mask="box" if args.use_mask else args.mask or "",
+        noise=args.noise, seed=args.seed, solver=args.solver, nfe=args.nfe,
     )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def transfer_batch(
         omega=settings.omega,
         mask=None if mask is None else mask.to(model.device),
         match_masked=settings.variant == "paper",
+        kind=settings.blend,
     )
 
     def z() -> Tensor:
