@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffstyle.checkpoints import Model
@@ -49,8 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--style_dir", default=DEFAULT_STYLES, help="folder or file of styles, or a source as above")
     what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
     what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
-    what.add_argument("--report", action="store_true",
-                      help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
     what.add_argument("--just_precompute", action="store_true", help="invert the pictures into --cache_dir, then stop")
     what.add_argument("--overwrite", action="store_true", help="make results again that are there with the same settings")
 
@@ -77,6 +76,16 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument("--variant", default="official",
                         help="official: the published code's behaviour; paper: the text (norm-matched masks, noise at every "
                              "step with t <= t_boost, omega 0.3)")  # fmt: skip
+
+    show = parser.add_argument_group("figures")
+    show.add_argument("--report", action="store_true",
+                      help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
+    show.add_argument("--sweep", action="append", default=[], metavar="KEY=V,V,...",
+                      help="make every pair with each of these values (gamma, omega, t_edit, t_boost, dt_lambda, n_gen, "
+                           "n_inv, solver, nfe, blend or variant) and draw one labelled figure a pair; give it again for a "
+                           "second axis")  # fmt: skip
+    show.add_argument("--animate", metavar="gamma|t[.gif|.png|.webp]",
+                      help="animate every pair: the result over gamma, or x_t and P_t over the generation")  # fmt: skip
 
     steps = parser.add_argument_group("steps and noise")
     steps.add_argument("--n_inv_step", "--n_inv", type=int, default=40, metavar="N", help="timesteps of the inversion")
@@ -150,13 +159,21 @@ def settings_of(args: argparse.Namespace) -> Settings:
     )  # fmt: skip
 
 
+def swept_settings(args: argparse.Namespace, values: Mapping[str, Any]) -> Settings:
+    """The settings of the command line with some of them replaced, as if typed (a variant brings its own omega)."""
+    dests = {"n_inv": "n_inv_step", "n_gen": "n_gen_step"}
+    return settings_of(argparse.Namespace(**{**vars(args), **{dests.get(k, k): v for k, v in values.items()}}))
+
+
 def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.checkpoints import compile_model, load_model
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
+    from diffstyle.figure import animation_format
     from diffstyle.report import write_report
     from diffstyle.run import RunConfig, find_inputs, make_plan, precompute, run
+    from diffstyle.sweep import Axis, animate_gamma, animate_t, make_points, parse_axes, run_sweep
 
     unused = [f"--{name}" for name in NO_EFFECT if hasattr(args, name)]
     if unused:
@@ -198,22 +215,38 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         print(f"{count} of {len(paths)} pictures are in {cfg.cache_dir}")
         return 0 if count == len(set(paths)) else 1
 
+    animate, ending = animation_format(args.animate) if args.animate else ("", "")
+    axes = parse_axes(args.sweep)
+    if animate == "gamma" and "gamma" not in [axis.key for axis in axes]:
+        axes.append(Axis("gamma", tuple(i / 10 for i in range(11))))
+    points = make_points(axes, cfg, lambda values: swept_settings(args, values)) if axes else []
+    for point in points:
+        point.cfg.settings.check(config.timesteps)
     plan = make_plan(cfg, load)
     if args.dry_run:
         resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
         print(json.dumps(resolved, indent=1))
         print("\n".join(pair.name for pair in plan.pairs))
-        print(f"{len(plan.pairs)} pairs, {plan.evaluations(settings)} network evaluations at most")
+        total = sum(plan.evaluations(point.cfg.settings) for point in points) or plan.evaluations(settings)
+        times = f" x {len(points)} settings" if points else ""
+        print(f"{len(plan.pairs)} pairs{times}, {total} network evaluations at most")
         return 0
 
-    report = run(load(), cfg, plan)
-    log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
-    for reason in report.failed.values():
+    reports = run_sweep(load(), cfg, axes, points, plan) if axes else [run(load(), cfg, plan)]
+    for report in reports:
+        log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
+    failed = {what: reason for report in reports for what, reason in report.failed.items()}
+    for reason in failed.values():
         log.critical("failed: %s", reason)
+    if animate:
+        over_t = animate == "t"
+        made = animate_t(load(), cfg, plan, ending) if over_t else animate_gamma(cfg, points, plan, config.image_size, ending)
+        log.info("%d animations, the first is %s", len(made), made[0] if made else "missing")
     if args.report:
-        log.info("gallery: %s", write_report(cfg.save_dir))
-    print(report.grid)
-    return 1 if report.failed else 0
+        for folder in [point.cfg.save_dir for point in points] or [cfg.save_dir]:
+            log.info("gallery: %s", write_report(folder))
+    print(reports[-1].grid)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
