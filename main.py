@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffstyle.checkpoints import Model
@@ -62,8 +62,6 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
     what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
     what.add_argument("--grid_only", action="store_true", help="only lay out grid.png and run.json again from what is there")
-    what.add_argument("--report", action="store_true",
-                      help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
     what.add_argument("--just_precompute", action="store_true", help="invert the pictures into --cache_dir, then stop")
     what.add_argument("--overwrite", action="store_true", help="make results again that are there with the same settings")
 
@@ -85,9 +83,21 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument("--use_mask", action="store_true", help="inject only inside the official box in the lower face")
     method.add_argument("--mask", metavar="FILE|x0,y0,x1,y1",
                         help="inject only here: a picture (white takes the content) or a rectangle in fractions")  # fmt: skip
+    method.add_argument("--blend", default="slerp",
+                        help="slerp: the method; lerp, replace, add: the paper's ablation")  # fmt: skip
     method.add_argument("--variant", default="official",
                         help="official: the published code's behaviour; paper: the text (norm-matched masks, noise at every "
                              "step with t <= t_boost, omega 0.3)")  # fmt: skip
+
+    show = parser.add_argument_group("figures")
+    show.add_argument("--report", action="store_true",
+                      help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
+    show.add_argument("--sweep", action="append", default=[], metavar="KEY=V,V,...",
+                      help="make every pair with each of these values (gamma, omega, t_edit, t_boost, dt_lambda, n_gen, "
+                           "n_inv, solver, nfe, blend or variant) and draw one labelled figure a pair; give it again for a "
+                           "second axis")  # fmt: skip
+    show.add_argument("--animate", metavar="gamma|t[.gif|.png|.webp]",
+                      help="animate every pair: the result over gamma, or x_t and P_t over the generation")  # fmt: skip
 
     steps = parser.add_argument_group("steps and noise")
     steps.add_argument("--n_inv_step", "--n_inv", type=int, default=40, metavar="N", help="timesteps of the inversion")
@@ -189,9 +199,15 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(
         gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
         dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
-        t_0=args.t_0, variant=args.variant, mask="box" if args.use_mask else args.mask or "", noise=args.noise,
-        seed=args.seed, solver=args.solver, nfe=args.nfe,
+        t_0=args.t_0, variant=args.variant, blend=args.blend, mask="box" if args.use_mask else args.mask or "",
+        noise=args.noise, seed=args.seed, solver=args.solver, nfe=args.nfe,
     )  # fmt: skip
+
+
+def swept_settings(args: argparse.Namespace, values: Mapping[str, Any]) -> Settings:
+    """The settings of the command line with some of them replaced, as if typed (a variant brings its own omega)."""
+    dests = {"n_inv": "n_inv_step", "n_gen": "n_gen_step"}
+    return settings_of(argparse.Namespace(**{**vars(args), **{dests.get(k, k): v for k, v in values.items()}}))
 
 
 def work(args: argparse.Namespace, log: logging.Logger) -> int:
@@ -199,9 +215,11 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError
+    from diffstyle.figure import animation_format
     from diffstyle.plan import RunConfig, find_inputs, make_plan
     from diffstyle.report import write_report
     from diffstyle.run import lay_out, precompute, run
+    from diffstyle.sweep import Axis, animate_gamma, animate_t, draw_figures, make_points, parse_axes, run_sweep
     from diffstyle.workers import find_share, join, leave
 
     share = find_share(args.shard)
@@ -253,35 +271,58 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         print(f"{count} of {len(paths)} pictures are in {cfg.cache_dir}")
         return 0 if count == len(paths) else 1
 
+    animate, ending = animation_format(args.animate) if args.animate else ("", "")
+    axes = parse_axes(args.sweep)
+    if animate == "gamma" and "gamma" not in [axis.key for axis in axes]:
+        axes.append(Axis("gamma", tuple(i / 10 for i in range(11))))
+    points = make_points(axes, cfg, lambda values: swept_settings(args, values)) if axes else []
+    for point in points:
+        point.cfg.settings.check(config.timesteps)
     plan = make_plan(cfg, load)
+    if swept := {axis.key for axis in axes} & {key for pair in plan.pairs for key, _ in pair.changes}:
+        raise UsageError(f"--sweep {min(swept)}=...: the rows of --pairs say it too; leave out one")
     if args.dry_run:
         resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
         print(json.dumps(resolved, indent=1))
         print("\n".join(pair.name for pair in share.own(plan.pairs)).encode(errors="backslashreplace").decode())
-        print(f"{len(plan.pairs)} pairs, {plan.evaluations(settings)} network evaluations at most")
+        times = f" x {len(points)} settings" if points else ""
+        total = plan.evaluations(*([point.cfg.settings for point in points] or [settings]))
+        print(f"{len(plan.pairs)} pairs{times}, {total} network evaluations at most")
         return 0
 
+    runs = [point.cfg for point in points] or [cfg]
     if args.grid_only:
-        report = lay_out(config, cfg, plan)
-        log.info("%d of %d pairs are there", len(report.kept), len(plan.pairs))
+        reports = [lay_out(config, each, plan) for each in runs]
+        log.info("%d of %d pairs are there", sum(len(r.kept) for r in reports), len(plan.pairs) * len(reports))
     else:
         join(share, device)
         try:
-            report = run(load(), cfg, plan, share)
+            reports = run_sweep(load(), cfg, points, plan, share) if points else [run(load(), cfg, plan, share)]
         finally:
             leave(share)
         if not share.first:
             return 0  # failures are the first process's to tell: torchrun would end the others for an exit code
-        log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
-        for reason in report.failed.values():
+        for report in reports:
+            log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
+        failed = {what: reason for report in reports for what, reason in report.failed.items()}
+        for reason in failed.values():
             log.critical("failed: %s", " ".join(reason.splitlines()))
-    if report.grid is None:
+    grids = [report.grid for report in reports if report.grid]
+    exit_code = 1 if not args.grid_only and any(report.failed for report in reports) else 0
+    if len(grids) < len(reports):
         log.info("other shards are not done yet; the last one, or --grid_only, lays out the grid")
-        return 1 if report.failed else 0
+        return exit_code
     if args.report:
-        log.info("gallery: %s", write_report(cfg.save_dir))
-    print(report.grid)
-    return 1 if report.failed and not args.grid_only else 0
+        for each in runs:
+            log.info("gallery: %s", write_report(each.save_dir))
+    if points:
+        grids = draw_figures(cfg, axes, points, plan, config.image_size)
+    if animate:
+        over_t = animate == "t"
+        made = animate_t(load(), cfg, plan, ending) if over_t else animate_gamma(cfg, points, plan, config.image_size, ending)
+        log.info("%d animations, the first is %s", len(made), made[0] if made else "missing")
+    print(grids[0])
+    return exit_code
 
 
 if __name__ == "__main__":

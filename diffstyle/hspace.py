@@ -7,6 +7,8 @@ from torch import Tensor
 
 from models.hspace_unet import at_least_fp32
 
+BLENDS = ("slerp", "lerp", "replace", "add")
+
 # Below this angle (1 - cos) Slerp and Lerp agree to fp32, and dividing by sin(angle) would lose everything.
 PARALLEL = 1e-6
 
@@ -37,16 +39,38 @@ def slerp(h: Tensor, h_content: Tensor, gamma: float) -> Tensor:
     return w * h + w_content * h_content
 
 
-def inject(h: Tensor, h_content: Tensor, gamma: float, mask: Tensor | None = None, match_masked: bool = False) -> Tensor:
-    """h~ = Slerp(h, h_content / ||h_content|| * ||h||, gamma), in fp32; all maps (N, C, H, W).
+def mix(h: Tensor, h_content: Tensor, gamma: float, kind: str = "slerp") -> Tensor:
+    """One of the ways to combine two maps (N, C, H, W) that the paper compares.
+
+    replace: h_content, whatever gamma is. add: h + gamma h_content (the paper's h_i + h_j at gamma 1). lerp: (1 - gamma) h +
+    gamma h_content as they are. slerp: on the sphere; only here are norms to be matched before.
+    """
+    if kind == "replace":
+        return h_content
+    if kind == "add":
+        return h + gamma * h_content
+    if kind == "lerp":
+        return (1 - gamma) * h + gamma * h_content
+    return slerp(h, h_content, gamma)
+
+
+def inject(
+    h: Tensor,
+    h_content: Tensor,
+    gamma: float,
+    mask: Tensor | None = None,
+    match_masked: bool = False,
+    kind: str = "slerp",
+) -> Tensor:
+    """h~ = Slerp(h, h_content / ||h_content|| * ||h||, gamma), in fp32; all maps (N, C, H, W). ``kind``: see ``mix``.
 
     With a ``mask`` (1, 1, H, W) in [0, 1] only the masked parts are blended and the rest of ``h`` stays; the official code
     does not match the norms of the masked parts, the paper does (``match_masked``).
     """
-    h32, content32 = at_least_fp32(h), at_least_fp32(h_content)
-    if mask is None:
-        mixed = slerp(h32, match_norm(content32, h32), gamma)
-    else:
-        part, part_content = mask * h32, mask * content32
-        mixed = slerp(part, match_norm(part_content, part) if match_masked else part_content, gamma) + (1 - mask) * h32
-    return mixed.to(h.dtype)
+    part, content = at_least_fp32(h), at_least_fp32(h_content)
+    rest: Tensor | float = 0
+    if mask is not None:
+        part, content, rest = mask * part, mask * content, (1 - mask) * part
+    if kind == "slerp" and (mask is None or match_masked):
+        content = match_norm(content, part)
+    return (mix(part, content, gamma, kind) + rest).to(h.dtype)

@@ -77,13 +77,7 @@ def transfer_batch(
     """Regenerate style latents x_T (N, 3, H, W) with contents' h (N, C_h, H', W') by timestep; x0 (N, 3, H, W), not clipped."""
     x_T = x_T.to(model.device, memory_format=torch.channels_last)
     h_content = {t: h.to(model.device) for t, h in h_content.items()}
-    mask = build_mask(settings.mask, next(iter(h_content.values())).shape[-2:])
-    blend = Blend(
-        gamma=settings.gamma,
-        omega=settings.omega,
-        mask=None if mask is None else mask.to(model.device),
-        match_masked=settings.variant == "paper",
-    )
+    blend = blend_of(model, settings, next(iter(h_content.values())).shape[-2:])
 
     def z() -> Tensor:
         return noise().to(model.device)
@@ -92,3 +86,15 @@ def transfer_batch(
         return transfer(model.unet, x_T, h_content, settings.transfer_plan(), model.schedule, blend, z, progress)
     plan, solver = settings.transfer_strides(), SOLVERS[settings.solver]
     return transfer_strides(model.unet, x_T, h_content, plan, model.schedule, blend, solver, z, progress)
+
+
+def blend_of(model: Model, settings: Settings, size: Sequence[int]) -> Blend:
+    """How h is blended under these settings, for h maps of ``size`` (H', W')."""
+    mask = build_mask(settings.mask, size)
+    return Blend(
+        gamma=settings.gamma,
+        omega=settings.omega,
+        mask=None if mask is None else mask.to(model.device),
+        match_masked=settings.variant == "paper",
+        kind=settings.blend,
+    )

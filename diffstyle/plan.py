@@ -77,13 +77,20 @@ class Plan:
     pairs: list[Pair]
     failed: dict[str, str] = field(default_factory=dict)  # path of an input that cannot be read -> why
 
-    def evaluations(self, settings: Settings) -> int:
-        """Network evaluations (one encode and at least one decode, of one picture) when nothing is cached or done."""
+    def evaluations(self, *runs: Settings) -> int:
+        """Network evaluations (one encode and at least one decode, of one picture) when nothing is cached or done.
+
+        Of several runs, those that invert alike share their inversions.
+        """
         styles = {p.digest for p in self.styles}
         contents = {p.digest for p in self.contents} - styles
-        inversions = len(styles) * settings.inversion_evaluations() + len(contents) * settings.inversion_evaluations(False)
-        alike = Counter(pair.settings(settings) for pair in self.pairs)
-        return inversions + sum(count * own.transfer_evaluations() for own, count in alike.items())
+        total = 0
+        for own in {(s.n_inv, s.t_0, s.solver, s.nfe): s for s in runs}.values():
+            total += len(styles) * own.inversion_evaluations() + len(contents) * own.inversion_evaluations(False)
+        for settings in runs:
+            alike = Counter(pair.settings(settings) for pair in self.pairs)
+            total += sum(count * own.transfer_evaluations() for own, count in alike.items())
+        return total
 
     def is_product(self) -> bool:
         """Whether the pairs are every content with every style, in order."""

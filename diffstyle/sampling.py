@@ -33,6 +33,7 @@ class Blend:
     omega: float = 0.0  # style calibration; 0 is off
     mask: Tensor | None = None  # (1, 1, H', W') in [0, 1]
     match_masked: bool = False
+    kind: str = "slerp"  # how two maps are combined: hspace.mix
 
 
 def timestep(t: int, x: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ def evaluate(
     if not step.inject:
         eps = unet.decode(f)
         return eps, eps
-    h = inject(f.h, h_content[nearest(step.t, sorted(h_content))], blend.gamma, blend.mask, blend.match_masked)
+    h = inject(f.h, h_content[nearest(step.t, sorted(h_content))], blend.gamma, blend.mask, blend.match_masked, blend.kind)
     return decode_both(unet, f, h)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffstyle.errors import UsageError
+from diffstyle.hspace import BLENDS
 from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, transfer_steps
 from diffstyle.strides import SOLVERS, Stride, strides
 
@@ -27,6 +28,7 @@ class Settings:
     content_replace_step: int = 50  # number of timesteps at which h is looked at; 0 or -1: every step
     t_0: int = 999  # the noisiest timestep
     variant: str = "official"
+    blend: str = "slerp"  # how h and the content's h are combined: hspace.mix
     mask: str = ""  # "": everywhere, "box": the official box, else a rectangle or a file (diffstyle.masks)
     noise: str = "pair"
     seed: int = 1234
@@ -55,8 +57,12 @@ class Settings:
                 raise UsageError(f"{flag} {value} is out of range: use {low:g} to {high:g}")
         if self.content_replace_step == 1:
             raise UsageError("--content_replace_step 1 is no grid: use 2 or more, or 0 for every step")
-        for flag, word, known in (("--variant", self.variant, VARIANTS), ("--noise", self.noise, NOISES),
-                                  ("--solver", self.solver, ("ddim", *SOLVERS))):  # fmt: skip
+        for flag, word, known in (
+            ("--variant", self.variant, VARIANTS),
+            ("--noise", self.noise, NOISES),
+            ("--blend", self.blend, BLENDS),
+            ("--solver", self.solver, ("ddim", *SOLVERS)),
+        ):
             if word not in known:
                 raise UsageError(f"{flag} {word} is not known: use {' or '.join(known)}")
 
