@@ -36,7 +36,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffstyle.checkpoints import load_model
 from diffstyle.config import ModelConfig, load_config
-from diffstyle.diffusion import Schedule, ddim_step, linear_schedule, predict_x0
+from diffstyle.diffusion import Schedule, ddim_sigma, ddim_step, linear_schedule, predict_x0
 from diffstyle.errors import DiffstyleError, UsageError, WorkError
 from diffstyle.images import load_image, save_png, tile, to_image, write_whole
 from models import build_unet
@@ -143,13 +143,20 @@ def h_influence(unet: HSpaceUNet, images: Tensor, abar: Tensor) -> list[float]:
 
 
 @torch.inference_mode()
-def sample(unet: HSpaceUNet, shape: tuple[int, ...], schedule: Schedule, steps: int = 50) -> Tensor:
-    """Draw pictures (N, 3, H, W) by plain DDIM from fixed noise, to look at."""
-    x = torch.randn(shape, generator=generator(1, 0))
+def sample(unet: HSpaceUNet, shape: tuple[int, ...], schedule: Schedule, steps: int = 100, seed: int = 1) -> Tensor:
+    """Draw pictures (N, 3, H, W) from noise to look at: ancestral sampling (eta 1) with P_t clipped to [-1, 1].
+
+    As published DDPM samplers do. Near t = 999 an error of eps is 160 times as large in P_t, so a small network without
+    clipping drifts out of the range of pictures; inversion and regeneration of a given picture never meet that.
+    """
+    g = generator(seed, 0)
+    x = torch.randn(shape, generator=g)
     grid = [int(i) for i in torch.linspace(0, len(schedule) - 1, steps)]
     for t, t_next in zip(reversed(grid), reversed([-1, *grid[:-1]]), strict=True):
-        eps = unet(x, torch.full((len(x),), float(t)))
-        x = ddim_step(predict_x0(x, eps, schedule(t)), eps, schedule(t_next))
+        abar, abar_next = schedule(t), schedule(t_next)
+        P = predict_x0(x, unet(x, torch.full((len(x),), float(t))), abar).clamp(-1, 1)
+        eps = (x - math.sqrt(abar) * P) / math.sqrt(1 - abar)
+        x = ddim_step(P, eps, abar_next, ddim_sigma(abar, abar_next, 1), torch.randn(shape, generator=g))
     return x
 
 
