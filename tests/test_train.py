@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ import pytest
 import torch
 import train_ddpm
 from PIL import Image
-from train_ddpm import Settings, Trainer, drop_skips, learning_rate, recolour
+from train_ddpm import Settings, Trainer, drop_skips, learning_rate, recolour, sample
 
 import diffstyle
 from diffstyle.config import load_config
+from diffstyle.diffusion import linear_schedule
 from models import build_unet
 
+ROOT = Path(__file__).resolve().parents[1]
 TINY = """
 data: {dataset: CUSTOM, image_size: 8}
 model: {type: ddpm, ch: 32, ch_mult: [1, 1], num_res_blocks: 1, attn_resolutions: []}
@@ -131,3 +135,32 @@ def test_skips_are_dropped_for_half_of_the_samples_and_never_at_full_resolution(
         zero = (after.flatten(1) == 0).all(1)
         assert zero.sum() == 0 if before.shape[-1] == 8 else 60 < zero.sum() < 140
         assert torch.equal(after[~zero], before[~zero])
+
+
+class Oracle(torch.nn.Module):
+    """Knows the one clean picture."""
+
+    def __init__(self, x0: torch.Tensor) -> None:
+        super().__init__()
+        self.x0 = x0
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        abar = torch.tensor(linear_schedule().values)[int(t[0])]
+        return (x - abar.sqrt() * self.x0) / (1 - abar).sqrt()
+
+
+def test_samples_are_the_pictures_that_the_network_knows_clipped() -> None:
+    x0 = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert x0.abs().max() > 2
+    found = sample(Oracle(x0), (2, 3, 8, 8), linear_schedule(), steps=20)  # type: ignore[arg-type]
+    assert torch.allclose(found, x0.clamp(-1, 1), atol=1e-4)
+
+
+def test_loss_curve(tmp_path: Path) -> None:
+    table = tmp_path / "loss.csv"
+    table.write_text("iteration,loss,h_influence_400\n50,0.5,\n100,0.25,0.1\n")
+    script = [sys.executable, "benchmarks/loss_curve.py", str(table), "--out"]
+    assert subprocess.run([*script, str(tmp_path / "loss.png")], cwd=ROOT).returncode == 0
+    assert Image.open(tmp_path / "loss.png").size == (1000, 360)
+    table.write_text("something else\n1\n")
+    assert subprocess.run([*script, str(tmp_path / "other.png")], cwd=ROOT, capture_output=True).returncode == 2
