@@ -38,6 +38,7 @@ AVATARS = ROOT / "test_images/avatars"
 MEASURES = ("edges_to_content", "ssim_to_content", "histogram_to_style", "gram_to_style")
 Row = dict[str, str | float]
 Variants = Mapping[str, Settings]  # label of the column -> settings
+Results = Mapping[str, Tensor]  # label of the column -> (C, S, 3, H, W)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,12 @@ def measure(bench: Bench, results: Tensor, variant: str) -> list[Row]:
     return rows
 
 
-def compare(bench: Bench, variants: Variants, title: str, shown: int = 3) -> tuple[Image.Image, list[Row]]:
+def transfer_each(bench: Bench, variants: Variants) -> Results:
+    return {label: transfer(bench, s) for label, s in variants.items()}
+
+
+def compare(bench: Bench, results: Results, title: str, shown: int = 3) -> tuple[Image.Image, list[Row]]:
     """The figure with a column a variant and a row a pair (content i in style i), and the numbers of all pairs."""
-    results = {label: transfer(bench, s) for label, s in variants.items()}
     rows: list[list[Cell]] = []
     for i in range(min(shown, len(bench.contents), len(bench.styles))):
         inputs = [to_image(bench.contents[i]), to_image(bench.styles[i])]

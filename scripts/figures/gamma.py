@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from figures.common import compare, numbers, parser, run, save, start, summary  # noqa: E402
+from figures.common import compare, numbers, parser, run, save, start, summary, transfer_each  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     values = numbers(args.values, "--values")
     bench = start(args)
     variants = {f"γ = {gamma:g}": replace(bench.settings, gamma=gamma) for gamma in values}
-    sheet, rows = compare(bench, variants, f"content strength γ, t_edit {args.t_edit}")
+    sheet, rows = compare(bench, transfer_each(bench, variants), f"content strength γ, t_edit {args.t_edit}")
     save(args.out, "gamma", sheet, rows, summary(rows))
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from figures.common import Row, compare, parser, run, save, start, summary  # noqa: E402
+from figures.common import Row, compare, parser, run, save, start, summary, transfer_each  # noqa: E402
 
 BLENDS = ("replace", "add", "lerp", "slerp")
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser(__doc__, contents=4, styles=4).parse_args(argv)
     bench = start(args)
     variants = {blend: replace(bench.settings, blend=blend) for blend in BLENDS}
-    sheet, rows = compare(bench, variants, f"combining h, γ = {args.gamma:g} (replace: whatever γ)")
+    sheet, rows = compare(bench, transfer_each(bench, variants), f"combining h, γ = {args.gamma:g} (replace: whatever γ)")
     text = summary(rows)
     text += f"\n\nworst to best: edges to content {order(rows, 'edges_to_content', True)}; "
     text += f"Gram style loss {order(rows, 'gram_to_style', False)}"

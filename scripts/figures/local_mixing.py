@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from diffstyle.masks import build_mask  # noqa: E402
-from figures.common import compare, parser, run, save, start, summary, transfer  # noqa: E402
+from figures.common import compare, parser, run, save, start, summary, transfer, transfer_each  # noqa: E402
 
 MASKS = {"everywhere": "", "upper half": "0,0,1,0.5", "lower half": "0,0.5,1,1", "official box": "box"}
 
@@ -25,11 +25,12 @@ def main(argv: list[str] | None = None) -> None:
     bench = start(args)
     # "paper": norms are matched inside the mask too; the official code leaves them, so its masks act weakly
     variants = {label: replace(bench.settings, mask=mask, variant="paper") for label, mask in MASKS.items()}
-    sheet, rows = compare(bench, variants, f"injection through a mask, γ = {args.gamma:g}, norms matched")
+    results = transfer_each(bench, variants)
+    sheet, rows = compare(bench, results, f"injection through a mask, γ = {args.gamma:g}, norms matched")
     plain = transfer(bench, replace(bench.settings, gamma=0))
     size = bench.model.config.image_size
     for label, s in variants.items():
-        change = (transfer(bench, s) - plain).abs().mean(2)  # (C, S, H, W)
+        change = (results[label] - plain).abs().mean(2)  # (C, S, H, W)
         mask = build_mask(s.mask, next(iter(bench.h.values())).shape[-2:])
         inside = change.new_ones(size, size) if mask is None else F.interpolate(mask, (size, size))[0, 0]
         for row in rows:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from figures.common import compare, numbers, parser, run, save, start, summary  # noqa: E402
+from figures.common import compare, numbers, parser, run, save, start, summary, transfer_each  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     variants = {
         f"ω = {omega:g}" if omega else "not calibrated": replace(bench.settings, omega=omega) for omega in values
     }
-    sheet, rows = compare(bench, variants, f"style calibration ω, γ = {args.gamma:g}")
+    sheet, rows = compare(bench, transfer_each(bench, variants), f"style calibration ω, γ = {args.gamma:g}")
     save(args.out, "omega", sheet, rows, summary(rows))
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from figures.common import compare, numbers, parser, run, save, start, summary  # noqa: E402
+from figures.common import compare, numbers, parser, run, save, start, summary, transfer_each  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     values = [int(t) for t in numbers(args.values, "--values")]
     bench = start(args)
     variants = {f"t_edit = {t}": replace(bench.settings, t_edit=t) for t in values}
-    sheet, rows = compare(bench, variants, f"injection at t ≥ t_edit, γ = {args.gamma:g}")
+    sheet, rows = compare(bench, transfer_each(bench, variants), f"injection at t ≥ t_edit, γ = {args.gamma:g}")
     save(args.out, "t_edit", sheet, rows, summary(rows))
 
 
