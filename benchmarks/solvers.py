@@ -157,6 +157,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     boosts = sorted({row.t_boost for row in rows})
     figure, axes = plt.subplots(1, len(boosts), figsize=(5.5 * len(boosts), 4.2), squeeze=False, sharey=True)
@@ -168,6 +169,9 @@ def plot(rows: list[Row], path: Path) -> None:
         for fewer, psnr in ((15, 45), (18, 40)):  # the two targets of the project
             axis.plot(full / fewer, 2 * 10 ** (-psnr / 20), "k*", label=f"{psnr} dB at {fewer}x fewer")
         axis.set(title=f"t_boost {t_boost}", xlabel="evaluations a pair (two inversions, one transfer)")
+        axis.xaxis.set_major_locator(LogLocator(subs=[1, 1.25, 1.5, 2, 3, 5]))
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(True, which="both", alpha=0.3)
     axes[0][0].set_ylabel("RMS difference to ddim 1000/1000, pictures in [-1, 1]")
     axes[0][-1].legend(fontsize="small")

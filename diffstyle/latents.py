@@ -83,6 +83,8 @@ class LatentCache:
             stored = torch.load(path, map_location="cpu", weights_only=True, mmap=skim)
             if {name: x.dim() for name, x in stored.items()} != dict(dims):
                 raise ValueError("it holds something else")
+            if "h" in stored and len(stored["t"]) != len(stored["h"]):
+                raise ValueError("it holds something else")
             if not skim and not all(bool(torch.isfinite(x).all()) for x in stored.values()):
                 raise ValueError("it holds numbers that are not finite")
         except Exception as error:  # torch.load has no common error; whatever it is, the file can be made anew
