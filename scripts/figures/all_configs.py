@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 from diffstyle.checkpoints import find_checkpoint  # noqa: E402
 from diffstyle.config import load_config  # noqa: E402
 from diffstyle.errors import WorkError  # noqa: E402
