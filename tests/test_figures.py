@@ -131,9 +131,17 @@ for script in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_scripts_start_from_anywhere(tmp_path: Path) -> None:
-    """As all.sh starts them: pytest's own path, which finds every import, is not there. One interpreter, as torch loads slowly."""
+    """As all.sh starts them, without pytest's own path, which finds every import. One interpreter: torch loads slowly."""
     scripts = sorted(str(path) for path in FIGURES.glob("*.py") if path.stem not in ("common", "grid"))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-c", START_EACH, *scripts]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert len(scripts) == 9 and done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_needs_its_config(base: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Which of all configs would it belong to?"""
+    from figures import all_configs
+
+    assert common.run(all_configs.main, base[2:]) == 2
+    assert "--model_path" in capsys.readouterr().err
