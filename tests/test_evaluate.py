@@ -138,7 +138,7 @@ def test_an_identity_network_that_does_not_fit(sweep: Path, tmp_path: Path) -> N
 
 
 def test_without_matplotlib(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert evaluate.main(command(sweep)) == 0
     assert "metrics.png: n/a, it needs matplotlib" in capsys.readouterr().out
     assert rows_of(sweep) and not (sweep / "metrics.png").exists()
