@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
+import importlib.util
 import io
 import json
 import sys
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +55,7 @@ class Pair:
     variant: str  # folder of a sweep, "" for a plain run
     content: str
     style: str
-    gamma: float
+    plain: bool  # regenerated without content and noise: the result is the style picture, reconstructed
     files: tuple[Path, Path, Path]  # result, content, style
 
 
@@ -68,8 +71,8 @@ def find_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     for path in paths:
         try:
             record = json.loads(path.read_text())
-            _ = record["model"]["image_size"], record["results"], record["contents"], record["styles"], record["settings"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            _ = record["model"]["image_size"], record["model"]["name"], pairs_of(path.parent, record, folder)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: not the record of a run ({type(error).__name__}: {error})") from error
         found.append((path.parent, record))
     return found
@@ -81,10 +84,11 @@ def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
     variant = "" if folder == root else folder.name
     pairs = []
     for r in run["results"]:
-        gamma = r.get("changes", {}).get("gamma", run["settings"]["gamma"])
+        s = run["settings"] | r.get("changes", {})
+        plain = s["gamma"] == 0 and s["blend"] != "replace" and s["t_boost"] == 0
         files = (folder / r["result"], inputs[0][r["content"]], inputs[1][r["style"]])
         if files[0].is_file():
-            pairs.append(Pair(variant, r["content"], r["style"], gamma, files))
+            pairs.append(Pair(variant, r["content"], r["style"], plain, files))
     return pairs
 
 
@@ -112,6 +116,11 @@ def build_measures(model: Callable[[], Model], identity: Path | None, heads: Pat
     def similarity(space: Callable[[], metrics.Embedding]) -> Callable[[], Compute]:
         def build() -> Compute:
             embed = space()
+            try:
+                embed(torch.zeros(1, 3, 64, 64))
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1][:100]
+                raise WorkError(f"the network does not take pictures ({reason})") from error
             return lambda r, c, s: metrics.cosine(embed(r), embed(c))
 
         return build
@@ -134,6 +143,7 @@ def build_measures(model: Callable[[], Model], identity: Path | None, heads: Pat
         Measure("edges_to_content", "more", lambda r, c, s: metrics.edge_similarity(r, c)),
         Measure("edges_to_style", "less", lambda r, c, s: metrics.edge_similarity(r, s)),
         Measure("ssim_to_content", "more", lambda r, c, s: metrics.ssim(r, c)),
+        Measure("ssim_to_style", "less", lambda r, c, s: metrics.ssim(r, s)),
         Measure("histogram_to_style", "less", lambda r, c, s: metrics.histogram_distance(r, s)),
         Measure("histogram_to_content", "more", lambda r, c, s: metrics.histogram_distance(r, c)),
         Measure("gram_to_style_filter_bank", "less", gram(lambda: metrics.filter_bank)()),
@@ -157,8 +167,7 @@ def measure(pair: Pair, measures: Sequence[Measure], size: int, exif: bool) -> R
     row: Row = {"variant": pair.variant, "content": pair.content, "style": pair.style}
     for m in measures:
         row[m.name] = m.compute(result, content, style).item() if m.compute else "n/a"
-    # without content (gamma 0) the result is the style picture, regenerated
-    row["reconstruction_psnr"] = metrics.psnr(result, style).item() if pair.gamma == 0 else "n/a"
+    row["reconstruction_psnr"] = metrics.psnr(result, style).item() if pair.plain else "n/a"
     return row
 
 
@@ -224,6 +233,7 @@ def work(args: argparse.Namespace) -> int:
     runs = find_runs(args.results_dir)
     record = runs[0][1]["model"]
 
+    @functools.cache
     def model() -> Model:
         return load(args.config or record["name"], args.model_path or record.get("path"), args.device)
 
@@ -238,7 +248,8 @@ def work(args: argparse.Namespace) -> int:
                 failed += 1
     if not rows:
         raise WorkError(f"{args.results_dir}: none of its results can be measured")
-    measures.append(Measure("reconstruction_psnr", "more", None, "no result was made with gamma 0"))
+    reason = "no result was made without content and noise: gamma 0 (blend not replace) and t_boost 0"
+    measures.append(Measure("reconstruction_psnr", "more", None, reason))
 
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -247,8 +258,11 @@ def work(args: argparse.Namespace) -> int:
     write_whole(args.results_dir / "metrics.csv", lambda f: f.write(text.getvalue().encode()))
     table = markdown(rows, measures)
     write_whole(args.results_dir / "metrics.md", lambda f: f.write((table + "\n").encode()))
-    plot(rows, measures, args.results_dir / "metrics.png")
     print(table)
+    if importlib.util.find_spec("matplotlib"):
+        plot(rows, measures, args.results_dir / "metrics.png")
+    else:
+        print("metrics.png: n/a, it needs matplotlib (pip install matplotlib)")
     print(args.results_dir / "metrics.csv")
     return 1 if failed else 0
 

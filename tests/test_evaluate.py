@@ -8,6 +8,7 @@ from pathlib import Path
 
 import evaluate
 import pytest
+import torch
 import yaml
 from golden_models import ARCHITECTURES, GOLDEN
 
@@ -57,6 +58,7 @@ def test_numbers_are_those_of_the_metrics(sweep: Path, capsys: pytest.CaptureFix
             )
         )  # fmt: skip
         assert float(row["ssim_to_content"]) == pytest.approx(metrics.ssim(result, content).item(), rel=1e-6)
+        assert float(row["ssim_to_style"]) == pytest.approx(metrics.ssim(result, style).item(), rel=1e-6)
         assert float(row["edges_to_style"]) == pytest.approx(metrics.edge_similarity(result, style).item(), rel=1e-6)
         assert float(row["histogram_to_style"]) == pytest.approx(metrics.histogram_distance(result, style).item(), rel=1e-6)
         gram = metrics.gram_loss(metrics.filter_bank(result), metrics.filter_bank(style)).item()
@@ -96,7 +98,18 @@ def test_a_missing_result_is_left_out_and_a_broken_one_is_told(sweep: Path, caps
     assert capsys.readouterr().err.count("failed: ") == 1
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"model": {}}', json.dumps({"model": 3, "results": []})])
+PARTS: dict[str, object] = {"model": {"image_size": 32, "name": "x"}, "contents": [], "styles": [], "results": [], "settings": {}}
+BROKEN = [
+    *("", "{}", "[]", '{"model": {}}'),
+    json.dumps({"model": 3, "results": []}),
+    json.dumps(PARTS | {"model": {"image_size": 32}}),
+    json.dumps(PARTS | {"results": [{}]}),
+    json.dumps(PARTS | {"results": [3]}),
+    json.dumps(PARTS | {"contents": [{"name": "a"}]}),
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_record_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.json").write_text(text)
     assert evaluate.main([str(tmp_path)]) == 2
@@ -105,3 +118,27 @@ def test_a_broken_record_is_one_line(text: str, tmp_path: Path, capsys: pytest.C
 
 def test_no_run_at_all(tmp_path: Path) -> None:
     assert evaluate.main([str(tmp_path)]) == 2
+
+
+def test_reconstruction_is_of_plain_regenerations_only(sweep: Path) -> None:
+    """At gamma 0 a result is the style picture again, unless h is replaced or noise is added."""
+    path = sweep / "gamma=0/run.json"
+    record = json.loads(path.read_text())
+    for change in ({"blend": "replace"}, {"t_boost": 200}, {"gamma": 0.5}):
+        path.write_text(json.dumps(record | {"settings": record["settings"] | change}))
+        assert evaluate.main(command(sweep)) == 0
+        assert {row["reconstruction_psnr"] for row in rows_of(sweep)} == {"n/a"}
+    assert "- reconstruction_psnr: n/a, no result was made without content and noise" in (sweep / "metrics.md").read_text()
+
+
+def test_an_identity_network_that_does_not_fit(sweep: Path, tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(5, 5), torch.zeros(1, 5)).save(str(tmp_path / "id.pt"))
+    assert evaluate.main([*command(sweep), "--identity", str(tmp_path / "id.pt")]) == 0
+    assert "- identity_to_content: n/a, the network does not take pictures (" in (sweep / "metrics.md").read_text()
+
+
+def test_without_matplotlib(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert evaluate.main(command(sweep)) == 0
+    assert "metrics.png: n/a, it needs matplotlib" in capsys.readouterr().out
+    assert rows_of(sweep) and not (sweep / "metrics.png").exists()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,8 @@ from PIL import Image
 
 from figures import common, h_operations
 from figures.correlation import correlations
+
+FIGURES = Path(common.__file__).parent
 
 
 @pytest.fixture
@@ -111,3 +116,32 @@ def test_errors_are_one_line(base: list[str], capsys: pytest.CaptureFixture[str]
     assert common.run(gamma.main, [*base, "--values", "2"]) == 2
     assert common.run(gamma.main, [*base[:2], "--model_path", "/nowhere.pt", *base[4:]]) in (1, 2)
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
+
+
+START_EACH = """
+import runpy, sys, torch
+clean = list(sys.path)
+for script in sys.argv[1:]:
+    sys.path[:] = clean
+    for name in [n for n in sys.modules if n.split(".")[0] in ("diffstyle", "models", "figures")]:
+        del sys.modules[name]
+    runpy.run_path(script)
+"""
+
+
+@pytest.mark.slow
+def test_scripts_start_from_anywhere(tmp_path: Path) -> None:
+    """As all.sh starts them, without pytest's own path, which finds every import. One interpreter: torch loads slowly."""
+    scripts = sorted(str(path) for path in FIGURES.glob("*.py") if path.stem not in ("common", "grid"))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", START_EACH, *scripts]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert len(scripts) == 9 and done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_needs_its_config(base: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Which of all configs would it belong to?"""
+    from figures import all_configs
+
+    assert common.run(all_configs.main, base[2:]) == 2
+    assert "--model_path" in capsys.readouterr().err

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 from diffstyle.checkpoints import find_checkpoint  # noqa: E402
 from diffstyle.config import load_config  # noqa: E402
-from diffstyle.errors import WorkError  # noqa: E402
+from diffstyle.errors import UsageError, WorkError  # noqa: E402
 from diffstyle.figure import Cell, table  # noqa: E402
 from diffstyle.images import to_image  # noqa: E402
 from figures.common import AVATARS, ROOT, Row, measure, parser, run, save, start, summary, transfer  # noqa: E402
@@ -28,6 +28,8 @@ def main(argv: list[str] | None = None) -> None:
     p = parser(__doc__, contents=2, styles=2)
     p.set_defaults(config="all", content_dir=None, style_dir=None)
     args = p.parse_args(argv)
+    if args.model_path and args.config == "all":
+        raise UsageError("--model_path: say with --config which model it is")
     found = sorted(path.stem for path in (ROOT / "configs").glob("*.yml") if path.stem != "custom")
     names = found if args.config == "all" else [args.config]
     given = args.content_dir, args.style_dir

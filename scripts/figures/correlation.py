@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 from diffstyle.api import as_tensor, load  # noqa: E402
 from diffstyle.images import open_folder  # noqa: E402
 from diffstyle.inputs import list_images  # noqa: E402

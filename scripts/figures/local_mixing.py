@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 from diffstyle.masks import build_mask  # noqa: E402
 from figures.common import compare, parser, run, save, start, summary, transfer, transfer_each  # noqa: E402
 
