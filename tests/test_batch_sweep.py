@@ -12,9 +12,10 @@ from batch_tools import Tiny, make_tiny, paint, pictures, results
 from test_batch_processes import torchrun
 
 import main
-from diffstyle import images, results as written, run, sweep
+from diffstyle import images, run, sweep
 from diffstyle.inputs import Picture
 from diffstyle.plan import Pair
+from diffstyle.results import Report
 
 SWEEP = ("--sweep", "gamma=0,0.5")
 FIGURE = "sweep_content_c00_style_s00.png"
@@ -44,7 +45,7 @@ def test_close_values_have_folders_of_their_own(tiny: Tiny) -> None:
 
 def test_names_of_figures_fit_and_differ() -> None:
     picture = Picture(Path("x"), "x", "")
-    values = {"solver": "abm3", "blend": "replace", "variant": "official", "n_gen": 1000, "dt_lambda": 0.9985}
+    values: dict[str, float | int | str] = {"solver": "abm3", "blend": "replace", "variant": "official", "n_gen": 1000, "dt_lambda": 0.9985}
     names = [sweep.figure_name("gamma", Pair(0, picture, picture, "x" * 200), {**values, "nfe": n}) for n in (40, 41)]
     assert all(len(name) <= 240 for name in names) and names[0] != names[1]
     assert sweep.figure_name("sweep", Pair(0, picture, picture, "a"), {"n_gen": 3}) == "sweep_a_n_gen=3"
@@ -144,9 +145,9 @@ def test_shards_that_finish_at_different_points(tiny: Tiny, monkeypatch: pytest.
     """Shard 1 overtakes shard 0 at the first value and waits for it at the second: shard 0 still lays all of it out."""
     tiny.extra = ["--batch_size", "1", *SWEEP]
     assert main.main(tiny.argv("--save_dir", str(tiny.root / "whole"))) == 0
-    real, begun = sweep.run, []
+    real, begun = run.run, list[int]()
 
-    def overtaken(*args: Any) -> written.Report:
+    def overtaken(*args: Any) -> Report:
         report = real(*args)
         if not begun:
             begun.append(1)
