@@ -45,7 +45,7 @@ def test_close_values_have_folders_of_their_own(tiny: Tiny) -> None:
 
 def test_names_of_figures_fit_and_differ() -> None:
     picture = Picture(Path("x"), "x", "")
-    values: dict[str, float | int | str] = {"solver": "abm3", "blend": "replace", "variant": "official", "n_gen": 1000, "dt_lambda": 0.9985}
+    values: dict[str, float | int | str] = {"solver": "abm3", "blend": "replace", "variant": "official", "omega": 0.3}
     names = [sweep.figure_name("gamma", Pair(0, picture, picture, "x" * 200), {**values, "nfe": n}) for n in (40, 41)]
     assert all(len(name) <= 240 for name in names) and names[0] != names[1]
     assert sweep.figure_name("sweep", Pair(0, picture, picture, "a"), {"n_gen": 3}) == "sweep_a_n_gen=3"
