@@ -219,7 +219,17 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.plan import RunConfig, find_inputs, make_plan
     from diffstyle.report import write_report
     from diffstyle.run import lay_out, precompute, run
-    from diffstyle.sweep import Axis, animate_gamma, animate_t, draw_figures, lay_out_points, make_points, parse_axes, run_sweep
+    from diffstyle.sweep import (
+        Axis,
+        animate_gamma,
+        animate_t,
+        check_animations,
+        draw_figures,
+        lay_out_points,
+        make_points,
+        parse_axes,
+        run_sweep,
+    )
     from diffstyle.workers import find_share, join, leave
 
     share = find_share(args.shard)
@@ -281,6 +291,8 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     plan = make_plan(cfg, load)
     if swept := {axis.key for axis in axes} & {key for pair in plan.pairs for key, _ in pair.changes}:
         raise UsageError(f"--sweep or --animate of {min(swept)}: the rows of --pairs say it too; leave out one")
+    if animate == "t" and not points:
+        check_animations(plan, ending)
     if args.dry_run:
         resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
         print(json.dumps(resolved, indent=1))

@@ -20,7 +20,7 @@ from diffstyle.config import ModelConfig
 from diffstyle.errors import Interrupted, UsageError, WorkError
 from diffstyle.figure import Cell, save_animation, symbol, table
 from diffstyle.images import load_image, open_folder, save_png, temporary_name, to_image, to_tensor
-from diffstyle.inputs import picture_reader, shorten
+from diffstyle.inputs import fold, picture_reader, shorten
 from diffstyle.noise import pair_noise
 from diffstyle.pipeline import invert_batch
 from diffstyle.plan import Pair, Plan, RunConfig
@@ -199,6 +199,17 @@ def animate_gamma(cfg: RunConfig, points: Sequence[Point], plan: Plan, size: int
         paths.append(cfg.save_dir / f"{figure_name('gamma', pair, dict(others))}.{ending}")
         save_animation(paths[-1], frames, 0.3)
     return paths
+
+
+def check_animations(plan: Plan, ending: str) -> None:
+    """Without a sweep, animations lie beside the pairs' pictures and must be none of them. Raises UsageError."""
+    files = {fold(name): pair for pair in plan.pairs for name in (pair.name, pair.result_name)}
+    for pair in plan.pairs:
+        name = f"{figure_name('t', pair, {})}.{ending}"
+        if fold(name) in files:
+            other = files[fold(name)].stem
+            raise UsageError(f"--animate t.{ending}: the animation of {pair.stem} and the picture of {other} are both {name}; "
+                             "give the row another name")  # fmt: skip
 
 
 def animate_t(model: Model, cfg: RunConfig, plan: Plan, ending: str, frames: int = 50) -> list[Path]:

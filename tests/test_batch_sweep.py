@@ -78,6 +78,13 @@ def test_animation_over_t_is_of_the_row(tiny: Tiny) -> None:
     assert len({p.read_bytes() for p in tiny.out.glob("t_*.gif")}) == 3
 
 
+def test_animation_is_no_pairs_picture(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    listing = write_list(tiny, "content,style,name\nc00.png,s00.png,a\nc01.png,s01.png,T_a\n")
+    assert main.main(tiny.argv("--pairs", listing, "--animate", "t.png")) == 2
+    assert "the animation of a and the picture of T_a are both t_a.png" in capsys.readouterr().err and not tiny.out.exists()
+    assert main.main(tiny.argv("--pairs", listing, "--animate", "t.webp")) == 0 and len(list(tiny.out.glob("*.webp"))) == 2
+
+
 # ---- interruptions -----------------------------------------------------------------------------------------------
 
 
