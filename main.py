@@ -214,12 +214,22 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.checkpoints import compile_model, load_model
     from diffstyle.config import load_config
     from diffstyle.device import pick_device, pick_dtype
-    from diffstyle.errors import UsageError
+    from diffstyle.errors import UsageError, saying
     from diffstyle.figure import animation_format
     from diffstyle.plan import RunConfig, find_inputs, make_plan
     from diffstyle.report import write_report
     from diffstyle.run import lay_out, precompute, run
-    from diffstyle.sweep import Axis, animate_gamma, animate_t, draw_figures, make_points, parse_axes, run_sweep
+    from diffstyle.sweep import (
+        Axis,
+        animate_gamma,
+        animate_t,
+        check_animations,
+        draw_figures,
+        lay_out_points,
+        make_points,
+        parse_axes,
+        run_sweep,
+    )
     from diffstyle.workers import find_share, join, leave
 
     share = find_share(args.shard)
@@ -280,7 +290,9 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         point.cfg.settings.check(config.timesteps)
     plan = make_plan(cfg, load)
     if swept := {axis.key for axis in axes} & {key for pair in plan.pairs for key, _ in pair.changes}:
-        raise UsageError(f"--sweep {min(swept)}=...: the rows of --pairs say it too; leave out one")
+        raise UsageError(f"--sweep or --animate of {min(swept)}: the rows of --pairs say it too; leave out one")
+    if animate == "t" and not points:
+        check_animations(plan, ending)
     if args.dry_run:
         resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
         print(json.dumps(resolved, indent=1))
@@ -292,8 +304,14 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
 
     runs = [point.cfg for point in points] or [cfg]
     if args.grid_only:
-        reports = [lay_out(config, each, plan) for each in runs]
-        log.info("%d of %d pairs are there", sum(len(r.kept) for r in reports), len(plan.pairs) * len(reports))
+        if not share.first:
+            return 0
+        if points:
+            there, reports = lay_out_points(config, points, plan)
+            runs = [point.cfg for point in there]
+        else:
+            reports = [lay_out(config, cfg, plan)]
+        log.info("%d of %d pairs are there", sum(len(r.kept) for r in reports), len(plan.pairs) * max(1, len(points)))
     else:
         join(share, device)
         try:
@@ -312,15 +330,16 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     if len(grids) < len(reports):
         log.info("other shards are not done yet; the last one, or --grid_only, lays out the grid")
         return exit_code
-    if args.report:
-        for each in runs:
-            log.info("gallery: %s", write_report(each.save_dir))
-    if points:
-        grids = draw_figures(cfg, axes, points, plan, config.image_size)
-    if animate:
-        over_t = animate == "t"
-        made = animate_t(load(), cfg, plan, ending) if over_t else animate_gamma(cfg, points, plan, config.image_size, ending)
-        log.info("%d animations, the first is %s", len(made), made[0] if made else "missing")
+    with saying(lambda: "the pairs are finished, their figures are not"):
+        if args.report:
+            for each in runs:
+                log.info("gallery: %s", write_report(each.save_dir))
+        if points:
+            grids = draw_figures(cfg, axes, points, plan, config.image_size)
+        if animate:
+            over_t = animate == "t"
+            made = animate_t(load(), cfg, plan, ending) if over_t else animate_gamma(cfg, points, plan, config.image_size, ending)
+            log.info("%d animations, the first is %s", len(made), made[0] if made else "missing")
     print(grids[0])
     return exit_code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,12 +93,16 @@ def load_config(name: str | Path) -> ModelConfig:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # ValueError: no UTF-8, no such date
         raise UsageError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("data"), dict) or not isinstance(raw.get("model"), dict):
         raise UsageError(f"{path}: a config needs the sections data and model (configs/custom.yml shows them)")
 
-    data, model, diffusion = raw["data"], raw["model"], raw.get("diffusion") or {}
+    data, model, diffusion, checkpoint = raw["data"], raw["model"], raw.get("diffusion") or {}, raw.get("checkpoint")
+    if not isinstance(diffusion, dict):
+        raise UsageError(f"{path}: the section diffusion is {diffusion!r}, it must hold keys and values")
+    if checkpoint is not None and not isinstance(checkpoint, str):
+        raise UsageError(f"{path}: checkpoint is {checkpoint!r}, it must be the name of a file")
     dataset, kind = str(data.get("dataset", "CUSTOM")), model.get("type", "simple")
     family = resolve_family(path, dataset, kind)
     check_keys(path, root, family)  # type: ignore[arg-type]  # not None: raw is a dict
@@ -116,17 +121,17 @@ def load_config(name: str | Path) -> ModelConfig:
         family=family,
         architecture=architecture,
         class_cond=bool(model.get("class_cond", False)),
-        beta_start=number(path, "diffusion.beta_start", diffusion.get("beta_start", 1e-4), float),
-        beta_end=number(path, "diffusion.beta_end", diffusion.get("beta_end", 0.02), float),
+        beta_start=number(path, "diffusion.beta_start", diffusion.get("beta_start", 1e-4), float, below=1),
+        beta_end=number(path, "diffusion.beta_end", diffusion.get("beta_end", 0.02), float, below=1),
         timesteps=number(path, "diffusion.num_diffusion_timesteps", diffusion.get("num_diffusion_timesteps", 1000), int),
-        checkpoint=raw.get("checkpoint"),
+        checkpoint=checkpoint,
     )
 
 
 def resolve_family(path: Path, dataset: str, kind: Any) -> str:
     """ "ddpm" or "adm" from model.type; the official ``simple`` leaves it to the data set."""
-    if kind in FAMILIES:
-        return str(kind)
+    if isinstance(kind, str) and kind in FAMILIES:
+        return kind
     if kind != "simple":
         raise UsageError(f"{path}: model.type {kind!r} is not known; use ddpm, adm or (official files) simple")
     if dataset in OFFICIAL_ADM:
@@ -166,12 +171,18 @@ def hint(word: str, known: Any) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def number(path: Path, key: str, value: Any, kind: type) -> Any:
-    """``value`` as ``kind``, positive; YAML reads 1e-4 as text, which the official files rely on nowhere but users do."""
+def number(path: Path, key: str, value: Any, kind: type, below: float = math.inf) -> Any:
+    """``value`` as ``kind``, positive and less than ``below``.
+
+    YAML reads 1e-4 as text, which the official files rely on nowhere but users do.
+    """
     try:
         result = kind(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"{path}: {key} is {value!r}, not a number") from None
-    if result <= 0 or (kind is int and result != float(value)):
+        exact = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{path}: {key} is {str(value)[:40]!r}, not a number") from None
+    if exact >= below:
+        raise UsageError(f"{path}: {key} is {value!r}, it must be less than {below:g}")
+    if not result > 0 or (kind is int and result != exact):
         raise UsageError(f"{path}: {key} is {value!r}, it must be a positive {'integer' if kind is int else 'number'}")
     return result

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class DiffstyleError(Exception):
     """Base of the errors that are shown as one line instead of a traceback."""
@@ -26,3 +29,13 @@ class Interrupted(KeyboardInterrupt):
         super().__init__()
         self.exit_code = 128 + number
         self.progress = ""
+
+
+@contextmanager
+def saying(progress: Callable[[], str]) -> Iterator[None]:
+    """An interruption in here tells ``progress()``, unless it was told how far the work came further inside."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.progress = stop.progress or progress()
+        raise

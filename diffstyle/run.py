@@ -21,7 +21,7 @@ from tqdm import tqdm
 from diffstyle.batching import Batches, default_batch_size
 from diffstyle.checkpoints import Model
 from diffstyle.config import ModelConfig
-from diffstyle.errors import Interrupted, UsageError, WorkError
+from diffstyle.errors import UsageError, WorkError, saying
 from diffstyle.images import open_folder, read_record, save_png, temporary_name, tile, to_image, to_tensor
 from diffstyle.inputs import Picture, picture_reader, read_pictures
 from diffstyle.latents import LatentCache
@@ -52,23 +52,20 @@ def run(model: Model, cfg: RunConfig, plan: Plan | None = None, share: Share = A
 
     job = Job(model, cfg, plan, share, LatentCache(latents, cache_key(model, cfg.settings)))
     report = job.report
-    try:
-        job.work()
-        report = merged(share.gather(report)) if share.together else report
-    except Interrupted as stop:
-        part = f" of this process ({share.index} of {share.count})" if share.count > 1 else ""
-        stop.progress = f"{len(report.done) + len(report.kept)} of {len(job.pairs)} pairs{part} are finished"
-        raise
-    finally:
-        if cfg.cache_dir is None and share.first:
-            shutil.rmtree(latents, ignore_errors=True)
-        report.seconds = time.time() - start
-        # Of processes started apart, whichever finds everything there speaks for all.
-        whole = share.count == 1 or share.together or all(is_done(job.stamp, cfg, p) for p in plan.pairs)
+    with saying(job.progress_made):
+        try:
+            job.work()
+            report = merged(share.gather(report)) if share.together else report
+        finally:
+            if cfg.cache_dir is None and share.first:
+                shutil.rmtree(latents, ignore_errors=True)
+            report.seconds = time.time() - start
+            # Of processes started apart, whichever finds everything there speaks for all.
+            whole = share.count == 1 or share.together or all(is_done(job.stamp, cfg, p) for p in plan.pairs)
+            if share.first and whole:
+                write_run(cfg, plan, model_record(model), report)
         if share.first and whole:
-            write_run(cfg, plan, model_record(model), report)
-    if share.first and whole:
-        report.grid = write_grid(cfg, plan, model.config.image_size, job.read)
+            report.grid = write_grid(cfg, plan, model.config.image_size, job.read)
     return report
 
 
@@ -90,7 +87,9 @@ def precompute(model: Model, cfg: RunConfig, paths: Sequence[Path], share: Share
     pictures, failed = read_pictures(paths, root_of(paths), cfg.exif)
     plan = Plan(pictures, pictures, [Pair(i, p, p, p.name) for i, p in enumerate(pictures) if p.digest], failed)
     job = Job(model, cfg, plan, share, LatentCache(cfg.cache_dir, cache_key(model, cfg.settings)))
-    with job.progress(job.pairs, transfers=False):
+    wanted = len(job.needs(job.pairs))
+    said = saying(lambda: f"{wanted - len(job.needs(job.pairs))} of {wanted} missing inversions are made")
+    with said, job.progress(job.pairs, transfers=False):
         job.invert_missing(job.pairs)
     return sum(p.digest not in job.broken for p in pictures)
 
@@ -163,6 +162,11 @@ class Job:
 
     def has_failed(self, pair: Pair) -> bool:
         return pair.content.digest in self.broken or pair.style.digest in self.broken
+
+    def progress_made(self) -> str:
+        """How far this process has come, for an interruption to say."""
+        part = f" of this process ({self.share.index} of {self.share.count})" if self.share.count > 1 else ""
+        return f"{len(self.report.done) + len(self.report.kept)} of {len(self.pairs)} pairs{part} are finished"
 
     @contextmanager
     def progress(self, todo: Sequence[Pair], transfers: bool = True) -> Iterator[None]:

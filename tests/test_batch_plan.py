@@ -114,6 +114,34 @@ def test_any_config_is_read_or_refused_in_one_line(content: object) -> None:
         path.parent.rmdir()
 
 
+GOOD: dict[str, dict[str, object]] = {
+    "data": {"dataset": "CelebA_HQ", "image_size": 8},
+    "model": {"type": "ddpm", "ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []},
+    "diffusion": {"beta_start": 1e-4, "beta_end": 0.02, "num_diffusion_timesteps": 1000},
+}
+ODD = VALUES | st.sampled_from([float("inf"), float("nan"), 1e300, 2**70, "1e-4", 5, 0.5])
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(st.sampled_from([(part, key) for part, keys in GOOD.items() for key in keys]), ODD, max_size=3),
+       st.dictionaries(st.sampled_from(["diffusion", "sampling", "checkpoint"]), ODD, max_size=1))  # fmt: skip
+def test_any_change_to_a_good_config_is_read_or_refused(
+    changes: dict[tuple[str, str], object], sections: dict[str, object]
+) -> None:
+    content = {part: dict(keys) for part, keys in GOOD.items()}
+    for (part, key), value in changes.items():
+        content[part][key] = value
+    path = written(yaml.safe_dump({**content, **sections})).rename(Path(tempfile.mkdtemp()) / "x.yml")
+    try:
+        config = load_config(path)
+        assert 0 < config.beta_start < 1 and 0 < config.beta_end < 1 and config.timesteps > 0
+    except UsageError as error:
+        assert "\n" not in str(error) and "x.yml" in str(error)
+    finally:
+        path.unlink()
+        path.parent.rmdir()
+
+
 @given(st.integers(2, 1000), st.integers(1, 999))
 def test_timesteps(n: int, t_0: int) -> None:
     if n > t_0 + 1:

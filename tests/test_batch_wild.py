@@ -44,12 +44,17 @@ def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return code, err
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def with_text(png: bytes, text: bytes) -> bytes:
+    """A PNG with a compressed comment after its header."""
+    return png[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(text)) + png[33:]
+
+
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG that claims a size and has hardly any data."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
@@ -163,7 +168,7 @@ REFUSED: dict[str, tuple[str, Make]] = {
     "bomb": ("bad.png", lambda p: p.write_bytes(png_of_size(60000, 60000))),
     "hollow": ("bad.png", lambda p: p.write_bytes(png_of_size(2000, 2000))),
     "size zero": ("bad.png", lambda p: p.write_bytes(png_of_size(0, 5))),
-    "text bomb": ("bad.png", lambda p: p.write_bytes(b"")),
+    "text bomb": ("bad.png", lambda p: p.write_bytes(with_text(encoded(PHOTO, "PNG"), b"x" * 70_000_000))),
     "a video": ("bad.webp", lambda p: p.write_bytes(b"\x1aE\xdf\xa3" + bytes(1000))),
 }
 
@@ -372,6 +377,26 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
     "config: size of words": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("e: 8", "e: big")), 2, "image_size"),
     "config: odd width": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("ch: 32", "ch: 33")), 2, "can be built"),
     "config: other width": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("ch: 32", "ch: 64")), 1, "architecture"),
+    "config: nested": (lambda t: (t.root / "tiny.yml").write_text("[" * 5000), 2, "not a readable YAML"),
+    "config: size infinite": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("e: 8", "e: .inf")), 2, "image_size"),
+    "config: type a list": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("ddpm", "[1]")), 2, "model.type"),
+    "config: beta nan": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_start: .nan}"), 2, "beta_start"),
+    "config: beta 2": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_end: 2}"), 2, "less than 1"),
+    "config: bare diffusion": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: 5"), 2, "the section diffusion"),
+    "config: few timesteps": (
+        lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {num_diffusion_timesteps: 10}"), 2, "--t_0 999",
+    ),
+    "config: checkpoint a list": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "checkpoint: [1]"), 2, "checkpoint"),
+    "checkpoint: a list": (lambda t: torch.save([1, 2], t.root / "tiny.pt"), 1, "no weights found"),
+    "checkpoint: nothing in it": (lambda t: torch.save({}, t.root / "tiny.pt"), 1, "no weights found"),
+    "checkpoint: a folder": (lambda t: make_folder(t.root / "tiny.pt"), 1, "a folder without"),
+    "checkpoint: key missing": (lambda t: edit_weights(t, lambda w, k: {n: w[n] for n in w if n != k}), 1, "architecture"),
+    "checkpoint: key foreign": (lambda t: edit_weights(t, lambda w, k: {**w, "extra": w[k]}), 1, "architecture"),
+    "checkpoint: other shape": (lambda t: edit_weights(t, lambda w, k: {**w, k: torch.zeros(7)}), 1, "architecture"),
+    "checkpoint: not finite": (lambda t: edit_weights(t, lambda w, k: {**w, k: w[k] * torch.nan}), 1, "not finite"),
+    "checkpoint: integers": (lambda t: edit_weights(t, lambda w, k: {n: x.int() for n, x in w.items()}), 1, "not floating point"),
+    "checkpoint: DataParallel": (lambda t: edit_weights(t, lambda w, k: {f"module.{n}": x for n, x in w.items()}), 0, ""),
+    "checkpoint: safetensors rubbish": (lambda t: (t.root / "tiny.pt").write_bytes(b"\xff" * 8 + b"{}"), 1, "tiny.pt"),
     "checkpoint: empty": (lambda t: (t.root / "tiny.pt").write_bytes(b""), 1, "not a checkpoint"),
     "checkpoint: cut": (lambda t: (t.root / "tiny.pt").write_bytes((t.root / "tiny.pt").read_bytes()[:5000]), 1, "truncated"),
     "checkpoint: web page": (lambda t: (t.root / "tiny.pt").write_text("<html>"), 1, "web page"),
@@ -387,13 +412,13 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
     "cache: lengths differ": (
         lambda t: torch.save({"t": torch.arange(999), "h": torch.ones(2, 3, 8, 8)}, cache_of(t, "h")), 0, "",
     ),
-    "cache: a folder": (lambda t: folder_in_cache(t), 1, "cannot be written"),
+    "cache: a folder": (lambda t: make_folder(cache_of(t, "h")), 1, "cannot be written"),
     "cache: gone": (lambda t: shutil.rmtree(t.root / "cache"), 0, ""),
     "cache_dir: a file": (lambda t: t.extra.extend(["--cache_dir", str(t.root / "tiny.yml")]), 1, "--cache_dir"),
     "save_dir: a file": (lambda t: t.extra.extend(["--save_dir", str(t.root / "tiny.yml")]), 1, "--save_dir"),
     "save_dir: below a file": (lambda t: t.extra.extend(["--save_dir", str(t.root / "tiny.yml/x")]), 1, "--save_dir"),
     "save_dir: the inputs": (lambda t: t.extra.extend(["--save_dir", str(t.root / "c")]), 2, "would become inputs"),
-    "result: a folder": (lambda t: folder_for_result(t), 1, "cannot be written"),
+    "result: a folder": (lambda t: make_folder(t.out / "result_content_c00_style_s00.png"), 1, "cannot be written"),
     "content_dir: missing": (lambda t: t.extra.extend(["--content_dir", str(t.root / "x")]), 2, "no such folder"),
     "content_dir: empty": (lambda t: (t.root / "c" / "c00.png").unlink(), 2, "no picture in it"),
     "content_dir: deeper": (lambda t: t.extra.extend(["--content_dir", str(t.root), "--save_dir", "/tmp/x"]), 2, "--recursive"),
@@ -404,14 +429,14 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
 }
 
 
-def folder_in_cache(tiny: Tiny) -> None:
-    path = cache_of(tiny, "h")
-    path.unlink()
-    path.mkdir()
+def edit_weights(tiny: Tiny, change: Callable[[dict[str, torch.Tensor], str], dict[str, torch.Tensor]]) -> None:
+    """Replace the checkpoint by what ``change`` makes of its weights and the first of their names."""
+    weights = torch.load(tiny.root / "tiny.pt")
+    torch.save(change(weights, next(iter(weights))), tiny.root / "tiny.pt")
 
 
-def folder_for_result(tiny: Tiny) -> None:
-    path = tiny.out / "result_content_c00_style_s00.png"
+def make_folder(path: Path) -> None:
+    """A folder where a file of ours was."""
     path.unlink()
     path.mkdir()
 
