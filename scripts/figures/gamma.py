@@ -2,8 +2,8 @@
 """The gamma sweep (the paper's figure on content strength).
 
 To be seen: at gamma 0 the style picture itself; with growing gamma the shape (hair outline, hat, glasses) becomes the
-content's while the colours stay the style's; near 1 the picture degrades. In the CSV edges_to_content rises with gamma, and
-so does histogram_to_style, the price.
+content's in colours led by the style's; near 1 the picture degrades. In the CSV edges_to_content rises with gamma, and so
+does histogram_to_style, the price (with the embedded model hair turns two-coloured, so it comes near its largest value, 1).
 """
 
 from __future__ import annotations
