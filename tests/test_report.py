@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,35 +161,48 @@ def assert_quiet(browser: Any, folder: Path) -> None:
             assert url.startswith((home, "data:")), url
 
 
-def colour_at(browser: Any, selector: str, x: float) -> tuple[int, ...]:
-    """What is really on the screen, at a fraction of an element's width and half its height."""
-    time.sleep(0.3)
-    element = browser.find_element("css selector", selector)
-    image = Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")
-    pixel = image.getpixel((int(x * (image.width - 1)), image.height // 2))
-    assert isinstance(pixel, tuple)
-    return pixel
+def soon(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true within ten seconds: painting and the events of a dialog are asynchronous."""
+    end = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
-def assert_painted(browser: Any) -> None:
-    """Every result in view is really drawn, in its colour."""
-    time.sleep(1)
-    centres = run_js(
-        browser,
+def shows(browser: Any, selector: str, x: float, part: str) -> bool:
+    """Whether the colour of content, style or result is on the screen, at a fraction of an element's width, half its height."""
+
+    def shown() -> bool:
+        element = browser.find_element("css selector", selector)
+        image = Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")
+        return near(image, int(x * (image.width - 1)), image.height // 2, COLOURS[part])
+
+    return soon(shown)
+
+
+def painted(browser: Any) -> bool:
+    """Whether every result in view is really drawn, in its colour."""
+    find = (
         "const g = document.getElementById('grid').getBoundingClientRect();"
         "return cells.map(b => b.getBoundingClientRect()).filter(r => r.top > g.top + 90 && r.bottom < g.top + 700 && "
         "r.bottom < innerHeight && "
-        "r.left > g.left + 90 && r.right < g.right - 20).map(r => [r.left + r.width / 2, r.top + r.height / 2])",
+        "r.left > g.left + 90 && r.right < g.right - 20).map(r => [r.left + r.width / 2, r.top + r.height / 2])"
     )
-    image = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    assert centres
-    for x, y in centres:
-        pixel = image.getpixel((int(x), int(y)))
-        assert isinstance(pixel, tuple) and near(pixel, COLOURS["result"]), (x, y, pixel)
+
+    def all_painted() -> bool:
+        centres = run_js(browser, find)
+        image = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+        return bool(centres) and all(near(image, int(x), int(y), COLOURS["result"]) for x, y in centres)
+
+    return soon(all_painted)
 
 
-def near(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return max(abs(x - y) for x, y in zip(a, b, strict=True)) <= 8
+def near(image: Image.Image, x: int, y: int, colour: tuple[int, ...]) -> bool:
+    pixel = image.getpixel((x, y))
+    assert isinstance(pixel, tuple)
+    return max(abs(a - b) for a, b in zip(pixel, colour, strict=True)) <= 8
 
 
 @pytest.mark.slow
@@ -200,31 +213,31 @@ def test_compare_three_pairs(browser: Any, tmp_path: Path, monkeypatch: pytest.M
     folder = fake_run(tmp_path / "run", ["a", "b", "c"], ["s"])
     open_page(browser, write_report(folder))
     assert run_js(browser, "return document.querySelectorAll('.cell').length") == 3
-    assert near(colour_at(browser, ".cell", 0.5), COLOURS["result"])
-    assert_painted(browser)
+    assert shows(browser, ".cell", 0.5, "result")
+    assert painted(browser)
 
     browser.find_elements("css selector", ".cell")[1].click()
     assert browser.find_element("id", "pair").text == "content b, style s"
-    assert near(colour_at(browser, "#frame", 0.3), COLOURS["content"])
-    assert near(colour_at(browser, "#frame", 0.7), COLOURS["result"])
+    assert shows(browser, "#frame", 0.3, "content")
+    assert shows(browser, "#frame", 0.7, "result")
     keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
     slider = browser.find_element("id", "slider")
     slider.send_keys(keys.HOME)
-    assert near(colour_at(browser, "#frame", 0.3), COLOURS["result"])
+    assert shows(browser, "#frame", 0.3, "result")
     slider.send_keys(keys.END)
-    assert near(colour_at(browser, "#frame", 0.7), COLOURS["content"])
+    assert shows(browser, "#frame", 0.7, "content")
     slider.send_keys("s")
-    assert near(colour_at(browser, "#frame", 0.7), COLOURS["style"])
+    assert shows(browser, "#frame", 0.7, "style")
     slider.send_keys("n")
     assert browser.find_element("id", "pair").text == "content c, style s"
     assert not browser.find_element("id", "next").is_enabled()
     slider.send_keys("pp")
     assert browser.find_element("id", "pair").text == "content a, style s"
     for part, box in zip(("content", "style", "result"), range(1, 4), strict=True):
-        assert near(colour_at(browser, f"#three figure:nth-child({box}) .crop", 0.5), COLOURS[part])
+        assert shows(browser, f"#three figure:nth-child({box}) .crop", 0.5, part)
     browser.switch_to.active_element.send_keys(keys.ESCAPE)
     assert not run_js(browser, "return document.getElementById('compare').open")
-    assert run_js(browser, "return document.activeElement.dataset.i") == "0"
+    assert soon(lambda: run_js(browser, "return document.activeElement.dataset.i") == "0")
     browser.switch_to.active_element.send_keys(keys.ARROW_DOWN)
     browser.switch_to.active_element.send_keys(keys.ENTER)
     assert browser.find_element("id", "pair").text == "content b, style s"
@@ -239,8 +252,8 @@ def test_hover_and_filters(browser: Any, tmp_path: Path) -> None:
     actions = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
     first = browser.find_element("css selector", ".cell")
     actions(browser).move_to_element(first).perform()
-    assert near(colour_at(browser, ".cell", 0.25), COLOURS["content"])
-    assert near(colour_at(browser, ".cell", 0.75), COLOURS["result"])
+    assert shows(browser, ".cell", 0.25, "content")
+    assert shows(browser, ".cell", 0.75, "result")
     assert "b is broken" in browser.find_element("id", "failures").text
     assert "6 of 6 pairs shown, 3 failed, 12.3 s" in browser.find_element("id", "summary").text
 
@@ -270,7 +283,7 @@ def test_hostile_names(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for i in range(len(HOSTILE)):
         run_js(browser, "compare(arguments[0])", 2 * i)
         assert run_js(browser, "return document.getElementById('pair').textContent").startswith(f"content {HOSTILE[i]}, ")
-        assert near(colour_at(browser, "#three figure:nth-child(3) .crop", 0.5), COLOURS["result"])
+        assert shows(browser, "#three figure:nth-child(3) .crop", 0.5, "result")
     assert run_js(browser, "return document.documentElement.scrollWidth <= innerWidth")
     assert_quiet(browser, folder)
 
@@ -280,7 +293,7 @@ def test_500_pairs_on_phone_and_in_the_dark(browser: Any, tmp_path: Path) -> Non
     folder = fake_run(tmp_path / "run", [f"c{i:02}" for i in range(25)], [f"s{i:02}" for i in range(20)])
     page = write_report(folder)
     open_page(browser, page)
-    assert_painted(browser)
+    assert painted(browser)
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     try:
@@ -294,7 +307,7 @@ def test_500_pairs_on_phone_and_in_the_dark(browser: Any, tmp_path: Path) -> Non
         assert browser.find_element("id", "pair").text == "content c24, style s19"
         box = browser.find_element("id", "compare").rect
         assert box["width"] <= 390
-        assert near(colour_at(browser, "#frame", 0.3), COLOURS["content"])
+        assert shows(browser, "#frame", 0.3, "content")
         assert_quiet(browser, folder)
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -321,7 +334,7 @@ def test_10000_pairs_open_lazily(browser: Any, tmp_path: Path) -> None:
     open_page(browser, page)
     assert run_js(browser, "return cells.length") == 10000
     assert time.time() - start < 20
-    assert_painted(browser)
+    assert painted(browser)
     loaded = run_js(browser, "return [...document.images].filter(i => i.complete && i.naturalWidth).length")
     assert 20 < loaded < 4000
     assert_quiet(browser, folder)

@@ -2,7 +2,8 @@
 """Local mixing: content injected through a mask (the paper's figure of this name).
 
 To be seen: only the masked part takes the content's shape. The CSV's change_inside and change_outside are the mean change
-against the same pictures at gamma 0, where the mask is and where it is not; inside must be the larger (in the mean; a pair whose pictures agree there may differ).
+against the same pictures at gamma 0, where the mask is and where it is not; inside must be the larger in the mean (a pair
+whose two pictures look alike in the mask may have it the other way round).
 """
 
 from __future__ import annotations
