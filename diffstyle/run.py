@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -176,7 +177,8 @@ class Job:
         alike = Counter(pair.settings(s) for pair in todo if transfers)
         total += sum(count * own.transfer_evaluations() for own, count in alike.items())
         hidden = not (self.cfg.show_progress and self.share.first)
-        with tqdm(total=total, unit="eval", disable=hidden, smoothing=0.05) as self.bar:
+        often = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file keeps every state of the bar
+        with tqdm(total=total, unit="eval", disable=hidden, smoothing=0.05, mininterval=often) as self.bar:
             yield
 
     # ---- inversions ----------------------------------------------------------------------------------------------
