@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from diffstyle.checkpoints import Model
@@ -35,8 +35,15 @@ NO_EFFECT: dict[str, int | str | None] = {
 }  # fmt: skip
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, its errors without the usage, which would fill the screen."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (main.py --help lists the flags)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="main.py",
         description=DESCRIPTION,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -202,6 +202,14 @@ def test_a_mask_drawn_anew_redoes_its_pairs(base: list[str], tmp_path: Path, cap
         assert code == 0 and f"{done} pairs done" in err
 
 
+@pytest.mark.parametrize("extra", [["--gama", "0.3"], ["--gamma", "much"], ["--verbose", "loud"], ["--config"]])
+def test_wrong_flags_are_one_line(extra: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main.main(extra)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith("error: ") and extra[0] in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "words"),
     [
