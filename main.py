@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from diffstyle.checkpoints import Model
+    from diffstyle.model import Model
     from diffstyle.settings import Settings
 
 DESCRIPTION = """Style transfer with a frozen diffusion model: the result takes its content (face, shape) from one
@@ -218,26 +218,18 @@ def swept_settings(args: argparse.Namespace, values: Mapping[str, Any]) -> Setti
 
 
 def work(args: argparse.Namespace, log: logging.Logger) -> int:
-    from diffstyle.checkpoints import compile_model, load_model
-    from diffstyle.config import load_config
-    from diffstyle.device import pick_device, pick_dtype
     from diffstyle.errors import UsageError, saying
-    from diffstyle.figure import animation_format
-    from diffstyle.plan import RunConfig, find_inputs, make_plan
-    from diffstyle.report import write_report
-    from diffstyle.run import lay_out, precompute, run
-    from diffstyle.sweep import (
-        Axis,
-        animate_gamma,
-        animate_t,
-        check_animations,
-        draw_figures,
-        lay_out_points,
-        make_points,
-        parse_axes,
-        run_sweep,
-    )
-    from diffstyle.workers import find_share, join, leave
+    from diffstyle.figures.animations import animate_gamma, animate_t, check_animations
+    from diffstyle.figures.gallery import write_report
+    from diffstyle.figures.sweeps import draw_figures
+    from diffstyle.figures.table import animation_format
+    from diffstyle.runs.plan import RunConfig, find_inputs, make_plan
+    from diffstyle.runs.run import lay_out, precompute, run
+    from diffstyle.runs.sweep import Axis, lay_out_points, make_points, parse_axes, run_sweep
+    from diffstyle.runs.workers import find_share, join, leave
+    from diffstyle.zoo.checkpoints import compile_model, load_model
+    from diffstyle.zoo.config import load_config
+    from diffstyle.zoo.device import pick_device, pick_dtype
 
     share = find_share(args.shard)
     if not share.first:

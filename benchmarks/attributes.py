@@ -26,14 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from make_avatars import Avatar, region_masks, render, sample_attributes
+
+import diffstyle
+from diffstyle.errors import DiffstyleError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from make_avatars import Avatar, region_masks, render, sample_attributes  # noqa: E402
-
-import diffstyle  # noqa: E402
-from diffstyle.errors import DiffstyleError  # noqa: E402
-
 REGIONS = ("background", "hair", "skin", "clothes")
 SMALL = 0.02  # share of the picture under which a region is not judged
 MEASURES = ("colours", "shape", "edges", "glasses", "beard")

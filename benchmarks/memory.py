@@ -19,19 +19,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffstyle.models import build_unet
+from diffstyle.runs.plan import RunConfig, make_plan
+from diffstyle.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from diffstyle.plan import RunConfig, make_plan  # noqa: E402
-from diffstyle.settings import Settings  # noqa: E402
-from models import build_unet  # noqa: E402
-
 SIZE = 32
 QUICK = ["--n_inv", "10", "--n_gen", "5", "--content_replace_step", "10", "--gamma", "0.4", "--device", "cpu"]
 FIRST_CALL = """
 import sys, time
 import main
-from models.ddpm import DDPM
+from diffstyle.models.ddpm import DDPM
 def encode(self, x, t):
     print("\\nfirst call", time.time() - float(sys.argv[1]), "s", file=sys.stderr)
     raise SystemExit(0)

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from make_avatars import render, sample_attributes
+
+import diffstyle
+from diffstyle.pipeline import invert_batch, sample_batch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from make_avatars import render, sample_attributes  # noqa: E402
-
-import diffstyle  # noqa: E402
-from diffstyle.pipeline import invert_batch, sample_batch  # noqa: E402
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

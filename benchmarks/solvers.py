@@ -18,17 +18,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from meter import Meter, flops_of
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import diffstyle  # noqa: E402
-from benchmarks.meter import Meter, flops_of  # noqa: E402
-from diffstyle.errors import DiffstyleError  # noqa: E402
-from diffstyle.noise import pair_noise  # noqa: E402
-from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
-from diffstyle.strides import SOLVERS  # noqa: E402
+import diffstyle
+from diffstyle.errors import DiffstyleError
+from diffstyle.noise import pair_noise
+from diffstyle.pipeline import invert_batch, transfer_batch
+from diffstyle.solvers import SOLVERS
 
+ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Row:
@@ -104,7 +103,7 @@ def main() -> int:
     parser.add_argument("--omega", type=float, default=0.0)
     parser.add_argument("--t_edit", type=int, default=400)
     parser.add_argument("--t_boost", type=int, nargs="+", default=[0, 200])
-    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
+    parser.add_argument("--solvers", nargs="+", default=[s for s in SOLVERS if s != "ddim"], choices=list(SOLVERS))
     parser.add_argument("--nfe", type=int, nargs="+", default=[16, 24, 32, 40, 64])
     parser.add_argument("--ddim", type=int, nargs="*", default=[50, 200], help="plain walks of so many steps")
     parser.add_argument("--reuse", action="store_true")

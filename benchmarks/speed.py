@@ -26,19 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from meter import flops_of
+
+from diffstyle.diffusion import linear_schedule
+from diffstyle.model import Model
+from diffstyle.models import build_unet
+from diffstyle.models.hspace_unet import to_precision
+from diffstyle.noise import pair_noise
+from diffstyle.pipeline import invert_batch, transfer_batch
+from diffstyle.settings import Settings
+from diffstyle.zoo.checkpoints import compile_model
+from diffstyle.zoo.config import load_config
+from diffstyle.zoo.device import pick_device, pick_dtype
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from benchmarks.meter import flops_of  # noqa: E402
-from diffstyle.checkpoints import Model, compile_model  # noqa: E402
-from diffstyle.config import load_config  # noqa: E402
-from diffstyle.device import pick_device, pick_dtype  # noqa: E402
-from diffstyle.diffusion import linear_schedule  # noqa: E402
-from diffstyle.noise import pair_noise  # noqa: E402
-from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
-from diffstyle.settings import Settings  # noqa: E402
-from models import build_unet  # noqa: E402
-from models.hspace_unet import to_precision  # noqa: E402
 
 # (channels in, out, resolution) of the convolutions that do most of the full-size networks' work
 CONVOLUTIONS = [(128, 128, 256), (128, 128, 128), (256, 256, 64), (256, 256, 32), (512, 512, 16)]

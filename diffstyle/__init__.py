@@ -5,8 +5,8 @@
 """
 
 from diffstyle.api import load, stylize
-from diffstyle.checkpoints import Model
 from diffstyle.errors import DiffstyleError
+from diffstyle.model import Model
 from diffstyle.settings import Settings
 
 __all__ = ["DiffstyleError", "Model", "Settings", "load", "stylize"]

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffstyle.checkpoints import Model, load_model
-from diffstyle.config import load_config
-from diffstyle.device import pick_device, pick_dtype
 from diffstyle.images import load_image
+from diffstyle.model import Model
 from diffstyle.noise import NextNoise, OfficialNoise, pair_noise
 from diffstyle.pipeline import invert_batch, transfer_batch
 from diffstyle.settings import Settings
+from diffstyle.zoo.checkpoints import load_model
+from diffstyle.zoo.config import load_config
+from diffstyle.zoo.device import pick_device, pick_dtype
 
 Images = Tensor | str | Path | Sequence[str | Path]
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
-import secrets
-import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +15,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from diffstyle.errors import WorkError
+from diffstyle.files import dump, write_whole
 
 TEXT_KEY = "diffstyle"  # the PNG text chunk that carries the settings
 GREY = (128, 128, 128)  # an empty cell of the grid
@@ -123,40 +120,6 @@ def tile(rows: Iterable[Sequence[Image.Image | None]], columns: int, cell: int, 
     return table
 
 
-def open_folder(folder: Path, flag: str) -> None:
-    """Create a folder if need be and see that it can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise WorkError(f"{flag} {folder}: cannot be written to ({error.strerror})") from error
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it: the file appears whole or not at all."""
-    temporary = path.with_name(temporary_name())
-    try:
-        with open(temporary, "wb") as f:
-            write(f)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    text = dump(value, indent=1)
-    write_whole(path, lambda f: f.write(text.encode()))
-
-
-def dump(value: Any, indent: int | None = None) -> str:
-    """JSON that always encodes: bytes of a file name that are not UTF-8 stay as escapes, which JSON can read back."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def save_png(path: Path, image: Image.Image, record: dict[str, Any] | None = None) -> None:
     """Save a picture as PNG, with ``record`` as JSON in the text chunk ``diffstyle``."""
     info = PngImagePlugin.PngInfo()
@@ -182,24 +145,3 @@ def read_record(path: Path) -> dict[str, Any] | None:
 # ---- what a killed process leaves --------------------------------------------------------------------------------
 
 
-def temporary_name() -> str:
-    """A hidden name that no other process uses and that says whose it is: .HOST.PID.RANDOM.tmp"""
-    host = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-    return f".{host}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-
-
-def abandoned(name: str) -> bool:
-    """Whether ``name`` is a temporary file or folder of a process of this machine that is no more."""
-    parts = name.split(".")
-    mine = temporary_name().split(".")
-    if len(parts) != len(mine) or parts[-1] != "tmp" or parts[1] != mine[1] or not parts[2].isdigit():
-        return False
-    if parts[2] == mine[2]:
-        return False
-    try:
-        os.kill(int(parts[2]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffstyle.checkpoints import Model
 from diffstyle.masks import build_mask
+from diffstyle.model import Model
 from diffstyle.noise import NextNoise
 from diffstyle.sampling import Blend, Inversion, Progress, invert, transfer
 from diffstyle.settings import Settings
-from diffstyle.solvers import invert_strides, transfer_strides
+from diffstyle.solvers import SOLVERS
 from diffstyle.steps import Step, nearest
-from diffstyle.strides import SOLVERS
 
 
 def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
@@ -47,10 +46,8 @@ def invert_batch(
     Results lie on the model's device.
     """
     x0 = x0.to(model.device, torch.float32, memory_format=torch.channels_last)
-    if settings.solver == "ddim":
-        return invert(model.unet, x0, settings.inversion_plan(), model.schedule, frozenset(keep), progress, latent)
-    plan, solver = settings.inversion_strides(), SOLVERS[settings.solver]
-    return invert_strides(model.unet, x0, plan, model.schedule, solver, frozenset(keep), progress, latent)
+    walk, solver = settings.inversion_walk(), SOLVERS[settings.solver]
+    return invert(model.unet, x0, walk, model.schedule, frozenset(keep), progress, latent, solver)
 
 
 def sample_batch(model: Model, x_T: Tensor, settings: Settings) -> tuple[Tensor, dict[int, Tensor]]:
@@ -82,10 +79,8 @@ def transfer_batch(
     def z() -> Tensor:
         return noise().to(model.device)
 
-    if settings.solver == "ddim":
-        return transfer(model.unet, x_T, h_content, settings.transfer_plan(), model.schedule, blend, z, progress)
-    plan, solver = settings.transfer_strides(), SOLVERS[settings.solver]
-    return transfer_strides(model.unet, x_T, h_content, plan, model.schedule, blend, solver, z, progress)
+    walk, solver = settings.transfer_walk(), SOLVERS[settings.solver]
+    return transfer(model.unet, x_T, h_content, walk, model.schedule, blend, z, progress, solver)
 
 
 def blend_of(model: Model, settings: Settings, size: Sequence[int]) -> Blend:

@@ -1,4 +1,7 @@
-"""The two loops of the method, side by side with the same names: ``invert`` walks up, ``transfer`` walks down."""
+"""The two loops of the method, side by side with the same names: ``invert`` walks up, ``transfer`` walks down.
+
+Every solver goes through them; with DDIM each ``path.go`` is the plain step.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from torch import Tensor
 
 from diffstyle.diffusion import Schedule, ddim_sigma, ddim_step, predict_x0
 from diffstyle.hspace import inject
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.solvers import DDIM, Path, Solver
 from diffstyle.steps import Step, nearest
-from models.hspace_unet import Features, HSpaceUNet
 
 Progress = Callable[[int], object]  # told how many samples x evaluations have been done
 
@@ -50,23 +54,30 @@ def invert(
     keep: Collection[int] = (),
     progress: Progress | None = None,
     latent: bool = True,
+    solver: Solver = DDIM,
 ) -> Inversion:
     """DDIM inversion of x0 (N, 3, H, W) in [-1, 1]; h is kept at the source timesteps in ``keep``.
 
     Without ``latent`` it stops at the last h that is kept, and x_T is no latent but the x reached there.
     """
-    x, h = x0, {}
+    path = Path(x0, steps[0].t, schedule, solver)
+    h: dict[int, Tensor] = {}
     for step in steps:
-        f = unet.encode(x, timestep(step.t, x))
+        f = unet.encode(path.x, timestep(step.t, path.x))
         if step.t in keep:
             h[step.t] = f.h
         if not latent and len(h) == len(keep):
             break
-        eps = unet.decode(f)
-        x = ddim_step(predict_x0(x, eps, schedule(step.t)), eps, schedule(step.t_next))
+        path.see(step.t, unet.decode(f))
+        ts = (step.t, step.t_next, *step.then)
+        for i, t in enumerate(ts[1:-1], start=2):
+            if t in keep:  # walked past: it costs an encode of the x there
+                x = path.at(ts[:i])
+                h[t] = unet.encode(x, timestep(t, x)).h
+        path.go(ts)
         if progress:
-            progress(len(x))
-    return Inversion(x, h)
+            progress(len(x0))
+    return Inversion(path.x, h)
 
 
 @torch.inference_mode()
@@ -79,22 +90,25 @@ def transfer(
     blend: Blend,
     noise: Callable[[], Tensor] | None = None,
     progress: Progress | None = None,
+    solver: Solver = DDIM,
 ) -> Tensor:
     """Regenerate the style's latents x_T (N, 3, H, W) with the contents' h blended in; returns x0, not clipped.
 
     ``h_content`` maps inversion timesteps to (N, C_h, H', W'); an injection at t reads the nearest one. ``noise`` gives
     the next z (N, 3, H, W) for each step with eta > 0.
     """
-    x = x_T
+    path = Path(x_T, steps[0].t, schedule, solver)
     for step in steps:
-        eps, eps_h = evaluate(unet, x, step, h_content, blend)
-        if step.calibrate:
-            x = calibrate(x, eps, eps_h, schedule(step.t), blend.omega)
-            eps = eps_h = unet(x, timestep(step.t, x))
-        x = asyrp_step(x, eps, eps_h, step, schedule, noise)
+        eps, eps_h = evaluate(unet, path.x, step, h_content, blend)
+        path.see(step.t, eps)
+        if step.event:
+            x, x0 = event(unet, path.x, eps, eps_h, step, schedule, blend.omega, noise)
+            path.jump((step.t_next, *step.then), x, x0)
+        else:
+            path.go((step.t, step.t_next, *step.then))
         if progress:
-            progress(len(x) * (2 if step.calibrate else 1))
-    return x
+            progress(len(x_T) * (2 if step.calibrate else 1))
+    return path.x
 
 
 def evaluate(
@@ -109,14 +123,27 @@ def evaluate(
     return decode_both(unet, f, h)
 
 
-def asyrp_step(
-    x: Tensor, eps: Tensor, eps_h: Tensor, step: Step, schedule: Schedule, noise: Callable[[], Tensor] | None
-) -> Tensor:
-    """x_next = sqrt(abar_next) P_t(eps_h) + D_t(eps) + sigma z: only P_t sees the changed bottleneck."""
+def event(
+    unet: HSpaceUNet,
+    x: Tensor,
+    eps: Tensor,
+    eps_h: Tensor,
+    step: Step,
+    schedule: Schedule,
+    omega: float,
+    noise: Callable[[], Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """x_next = sqrt(abar_next) P_t(eps_h) + dt_lambda D_t(eps) + sigma z, and P_t: only P_t sees the changed bottleneck.
+
+    A calibrated step moves x first, and its eps is the network's there, for both.
+    """
     abar, abar_next = schedule(step.t), schedule(step.t_next)
-    sigma = ddim_sigma(abar, abar_next, step.eta)
+    if step.calibrate:
+        x = calibrate(x, eps, eps_h, abar, omega)
+        eps = eps_h = unet(x, timestep(step.t, x))
+    x0 = predict_x0(x, eps_h, abar)
     z = noise() if noise and step.eta else None
-    return ddim_step(predict_x0(x, eps_h, abar), step.dt_lambda * eps, abar_next, sigma, z)
+    return ddim_step(x0, step.dt_lambda * eps, abar_next, ddim_sigma(abar, abar_next, step.eta), z), x0
 
 
 def decode_both(unet: HSpaceUNet, f: Features, h: Tensor) -> tuple[Tensor, Tensor]:

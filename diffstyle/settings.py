@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from diffstyle.errors import UsageError
 from diffstyle.hspace import BLENDS
-from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, transfer_steps
-from diffstyle.strides import SOLVERS, Stride, strides
+from diffstyle.solvers import SOLVERS
+from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, thin_out, transfer_steps
 
 VARIANTS = ("official", "paper")
 NOISES = ("pair", "official")
@@ -32,7 +32,7 @@ class Settings:
     mask: str = ""  # "": everywhere, "box": the official box, else a rectangle or a file (diffstyle.masks)
     noise: str = "pair"
     seed: int = 1234
-    solver: str = "ddim"  # the official walk, or one of diffstyle.strides.SOLVERS: nearly the same for fewer evaluations
+    solver: str = "ddim"  # the official walk, or another of diffstyle.solvers: nearly the same for fewer evaluations
     nfe: int = 40  # the other solvers' evaluations from t_0 to the clean image, those at injections apart
 
     def check(self, timesteps: int = 1000) -> None:
@@ -61,7 +61,7 @@ class Settings:
             ("--variant", self.variant, VARIANTS),
             ("--noise", self.noise, NOISES),
             ("--blend", self.blend, BLENDS),
-            ("--solver", self.solver, ("ddim", *SOLVERS)),
+            ("--solver", self.solver, tuple(SOLVERS)),
         ):
             if word not in known:
                 raise UsageError(f"{flag} {word} is not known: use {' or '.join(known)}")
@@ -86,19 +86,18 @@ class Settings:
             boost_every_step=self.variant == "paper",
         )
 
-    def inversion_strides(self) -> list[Stride]:
-        return strides(self.inversion_plan(), self.nfe)
+    def inversion_walk(self) -> list[Step]:
+        """The plan, with the evaluations that the solver asks for."""
+        return self.inversion_plan() if self.solver == "ddim" else thin_out(self.inversion_plan(), self.nfe)
 
-    def transfer_strides(self) -> list[Stride]:
-        return strides(self.transfer_plan(), self.nfe)
+    def transfer_walk(self) -> list[Step]:
+        return self.transfer_plan() if self.solver == "ddim" else thin_out(self.transfer_plan(), self.nfe)
 
     def inversion_evaluations(self, latent: bool = True) -> int:
         """Network evaluations of one inversion; without ``latent`` it ends at the last h kept, which takes no decode."""
-        sources = [stride.step for stride in self.inversion_strides()] if self.solver != "ddim" else self.inversion_plan()
         last = self.kept()[-1]
-        return sum(latent or step.t < last for step in sources)
+        return sum(latent or step.t < last for step in self.inversion_walk())
 
     def transfer_evaluations(self) -> int:
         """Network evaluations of one transfer; an injection is one, with its second decode."""
-        steps = [stride.step for stride in self.transfer_strides()] if self.solver != "ddim" else self.transfer_plan()
-        return len(steps) + sum(step.calibrate for step in steps)
+        return sum(2 if step.calibrate else 1 for step in self.transfer_walk())

@@ -1,13 +1,19 @@
 """Which timesteps are visited and what happens at each: the whole policy as plain data, without torch.
 
 The paper's three intervals: inject at t >= t_edit, plain DDIM in between, quality boosting (noise, eta 1) at t <= t_boost.
+
+The official walk asks the network at each of up to 1,000 timesteps, although eps changes smoothly along the trajectory
+except where the method steps in (an event: an injection, or noise). ``thin_out`` keeps every event's own evaluation and
+lets a few evaluations stand for all in between.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,12 @@ class Step:
     calibrate: bool = False  # move x_t so that its own prediction matches the injected one
     eta: float = 0.0  # 1: as much noise as DDPM
     dt_lambda: float = 1.0  # factor on the direction pointing to x_t
+    then: tuple[int, ...] = ()  # timesteps walked after t_next without asking the network
+
+    @property
+    def event(self) -> bool:
+        """Whether something happens here that puts a kink into a smooth trajectory."""
+        return self.inject or self.eta > 0
 
 
 def timestep_grid(n: int, t_0: int = 999) -> list[int]:
@@ -92,3 +104,31 @@ def transfer_steps(
         eta = 1.0 if t in boosted and not damp else 0.0
         steps.append(Step(t, t_next, inject, calibrate, eta, dt_lambda if damp else 1.0))
     return steps
+
+
+# ---- fewer evaluations -------------------------------------------------------------------------------------------
+
+
+def warp(t: float) -> float:
+    """sqrt(t + 1): evaluations are equally spaced in it, and eps is taken for a polynomial in it.
+
+    Measured (benchmarks/README.md): spacing evenly in t instead needs twice the evaluations, as eps varies fastest near 0.
+    """
+    return math.sqrt(t + 1)
+
+
+def thin_out(steps: Sequence[Step], nfe: int) -> list[Step]:
+    """The same walk, up or down, with fewer evaluations: all events stay, and between them as many as ``nfe`` would put
+    there if it were spread from t = 999 to the clean image. With enough of them every step is evaluated.
+    """
+    if nfe >= len(steps):
+        return list(steps)
+    walk = [step.t for step in steps]
+    grid = sorted(walk)
+    ends = list(dict.fromkeys([walk[0], *(step.t for step in steps if step.event), steps[-1].t_next]))
+    evaluated = set()
+    for a, b in pairwise(ends):
+        n = max(1, round(nfe * abs(warp(b) - warp(a)) / warp(999)))
+        evaluated |= {nearest(round((warp(a) + (warp(b) - warp(a)) * i / n) ** 2 - 1), grid) for i in range(n)}
+    at = [i for i, t in enumerate(walk) if t in evaluated]
+    return [replace(steps[i], then=tuple(step.t_next for step in steps[i + 1 : j])) for i, j in pairwise([*at, len(steps)])]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import Features, GroupNorm32, HSpaceUNet, add_, at_least_fp32, silu_
+from diffstyle.models.hspace_unet import Features, GroupNorm32, HSpaceUNet, add_, at_least_fp32, silu_
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:

@@ -22,11 +22,10 @@ import torch
 import yaml
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffstyle.errors import DiffstyleError, UsageError, WorkError
-from diffstyle.weights import read_diffusers_config, read_state, weights_file
-from models.convert import diffusers_architecture, diffusers_config, to_diffusers
-from models.recognise import recognise
+from diffstyle.models.convert import diffusers_architecture, diffusers_config, to_diffusers
+from diffstyle.models.recognise import recognise
+from diffstyle.zoo.weights import read_diffusers_config, read_state, weights_file
 
 
 def save(state: Mapping[str, Tensor], out: Path) -> None:

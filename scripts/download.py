@@ -13,10 +13,9 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffstyle.download import fetch
 from diffstyle.errors import DiffstyleError, UsageError
-from diffstyle.zoo import PRETRAINED, Entry, load_zoo, status
+from diffstyle.zoo.download import fetch
+from diffstyle.zoo.entries import PRETRAINED, Entry, load_zoo, status
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -27,13 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffstyle.api import load
+from diffstyle.errors import DiffstyleError, UsageError, WorkError
+from diffstyle.figures import feature_networks, metrics
+from diffstyle.files import write_whole
+from diffstyle.images import load_image
+from diffstyle.model import Model
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-from diffstyle import metrics, spaces  # noqa: E402
-from diffstyle.api import load  # noqa: E402
-from diffstyle.checkpoints import Model  # noqa: E402
-from diffstyle.errors import DiffstyleError, UsageError, WorkError  # noqa: E402
-from diffstyle.images import load_image, write_whole  # noqa: E402
 
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]  # result, content, style, each (1, 3, H, W) in [0, 1], to (1,)
 
@@ -99,7 +100,7 @@ def attempt(name: str, better: str, build: Callable[[], Compute]) -> Measure:
     """The measure, or n/a with the reason if what it needs is not here."""
     try:
         return Measure(name, better, build())
-    except (spaces.AbsentError, DiffstyleError) as error:
+    except (feature_networks.AbsentError, DiffstyleError) as error:
         return Measure(name, better, None, str(error))
 
 
@@ -127,14 +128,14 @@ def build_measures(model: Callable[[], Model], identity: Path | None, heads: Pat
 
     def lpips(to_content: bool) -> Callable[[], Compute]:
         def build() -> Compute:
-            features, weights = spaces.alex_lpips(heads)
+            features, weights = feature_networks.alex_lpips(heads)
             return lambda r, c, s: metrics.lpips(features(r), features(c if to_content else s), weights)
 
         return build
 
     def own_lpips(to_content: bool) -> Callable[[], Compute]:
         def build() -> Compute:
-            features = spaces.own_encoder(model())
+            features = feature_networks.own_encoder(model())
             return lambda r, c, s: metrics.lpips(features(r), features(c if to_content else s))
 
         return build
@@ -147,10 +148,10 @@ def build_measures(model: Callable[[], Model], identity: Path | None, heads: Pat
         Measure("histogram_to_style", "less", lambda r, c, s: metrics.histogram_distance(r, s)),
         Measure("histogram_to_content", "more", lambda r, c, s: metrics.histogram_distance(r, c)),
         Measure("gram_to_style_filter_bank", "less", gram(lambda: metrics.filter_bank)()),
-        attempt("gram_to_style_own_encoder", "less", gram(lambda: spaces.own_encoder(model()))),
-        attempt("gram_to_style_vgg19", "less", gram(spaces.vgg_style)),
-        attempt("identity_to_content", "more", similarity(lambda: spaces.torchscript_embedding(identity))),
-        attempt("own_bottleneck_to_content", "more", similarity(lambda: spaces.own_bottleneck(model()))),
+        attempt("gram_to_style_own_encoder", "less", gram(lambda: feature_networks.own_encoder(model()))),
+        attempt("gram_to_style_vgg19", "less", gram(feature_networks.vgg_style)),
+        attempt("identity_to_content", "more", similarity(lambda: feature_networks.torchscript_embedding(identity))),
+        attempt("own_bottleneck_to_content", "more", similarity(lambda: feature_networks.own_bottleneck(model()))),
         attempt("lpips_to_content", "less", lpips(True)),
         attempt("lpips_to_style", "less", lpips(False)),
         attempt("uncalibrated_lpips_own_encoder_to_content", "less", own_lpips(True)),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,12 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models import build_unet
+from diffstyle.models import build_unet
 
 ARCHITECTURE = {"ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []}
 CONFIG = """data: {dataset: CelebA_HQ, image_size: 8}
 model: {type: ddpm, ch: 32, ch_mult: [1], num_res_blocks: 1, attn_resolutions: []}
 """
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -65,3 +70,9 @@ def results(folder: Path) -> dict[str, np.ndarray]:
     """The pixels of every bare result."""
     files = (p for p in sorted(folder.rglob("result_*.png")))
     return {str(p.relative_to(folder)): np.asarray(Image.open(p)).astype(int) for p in files}
+
+
+def torchrun(argv: list[str], **environ: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py", *argv]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environ}
+    return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 import main
-from diffstyle.checkpoints import Model, load_model
-from diffstyle.config import ModelConfig
+from diffstyle.model import Model, ModelConfig
 from diffstyle.settings import Settings
+from diffstyle.zoo.checkpoints import load_model
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).resolve().parent / "golden"
 FAMILIES = ("ddpm", "adm")
 CASES = ("default50", "omega", "mask", "dt_lambda", "boost", "gen1000", "everything", "every_step")
 ARCHITECTURES: dict[str, dict[str, Any]] = {

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from PIL import Image
 
-sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
-from diffstyle.checkpoints import find_checkpoint  # noqa: E402
-from diffstyle.config import load_config  # noqa: E402
-from diffstyle.errors import UsageError, WorkError  # noqa: E402
-from diffstyle.figure import Cell, table  # noqa: E402
-from diffstyle.images import to_image  # noqa: E402
-from figures.common import AVATARS, ROOT, Row, measure, parser, run, save, start, summary, transfer  # noqa: E402
+from common import AVATARS, ROOT, Row, measure, parser, run, save, start, summary, transfer
+from diffstyle.errors import UsageError, WorkError
+from diffstyle.figures.table import Cell, table
+from diffstyle.images import to_image
+from diffstyle.zoo.checkpoints import find_checkpoint
+from diffstyle.zoo.config import load_config
 
 PHOTOS = ROOT / "test_images/photos"
 PAIRS = 3

@@ -14,15 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]
-from diffstyle.api import as_tensor, digests, load  # noqa: E402
-from diffstyle.checkpoints import Model  # noqa: E402
-from diffstyle.errors import DiffstyleError, UsageError  # noqa: E402
-from diffstyle.figure import Cell, table  # noqa: E402
-from diffstyle.images import open_folder, save_png, to_image, write_whole  # noqa: E402
-from diffstyle.inputs import list_images  # noqa: E402
-from diffstyle.metrics import (  # noqa: E402
+from diffstyle.api import as_tensor, digests, load
+from diffstyle.errors import DiffstyleError, UsageError
+from diffstyle.figures.metrics import (
     bootstrap,
     edge_similarity,
     filter_bank,
@@ -30,10 +24,16 @@ from diffstyle.metrics import (  # noqa: E402
     histogram_distance,
     ssim,
 )
-from diffstyle.noise import pair_noise  # noqa: E402
-from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
-from diffstyle.settings import Settings  # noqa: E402
+from diffstyle.figures.table import Cell, table
+from diffstyle.files import open_folder, write_whole
+from diffstyle.images import save_png, to_image
+from diffstyle.model import Model
+from diffstyle.noise import pair_noise
+from diffstyle.pipeline import invert_batch, transfer_batch
+from diffstyle.runs.inputs import list_images
+from diffstyle.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[2]
 AVATARS = ROOT / "test_images/avatars"
 MEASURES = ("edges_to_content", "ssim_to_content", "histogram_to_style", "gram_to_style")
 Row = dict[str, str | float]
@@ -105,7 +105,7 @@ def transfer(bench: Bench, s: Settings) -> Tensor:
 
 
 def measure(bench: Bench, results: Tensor, variant: str) -> list[Row]:
-    """One row a pair: what the result shares with its content and with its style (diffstyle.metrics)."""
+    """One row a pair: what the result shares with its content and with its style (diffstyle.figures.metrics)."""
     rows: list[Row] = []
     for c, of_content in enumerate(results):
         r, styles = (of_content + 1) / 2, (bench.styles + 1) / 2

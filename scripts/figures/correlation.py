@@ -11,18 +11,16 @@ from __future__ import annotations
 import io
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
-from diffstyle.api import as_tensor, load  # noqa: E402
-from diffstyle.images import open_folder  # noqa: E402
-from diffstyle.inputs import list_images  # noqa: E402
-from diffstyle.sampling import timestep  # noqa: E402
-from figures.common import Row, parser, run, save  # noqa: E402
+from common import Row, parser, run, save
+from diffstyle.api import as_tensor, load
+from diffstyle.files import open_folder
+from diffstyle.runs.inputs import list_images
+from diffstyle.sampling import timestep
 
 CURVES = ("same picture", "different pictures", "h_i + h_j, skips of j")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-from diffstyle.figure import Cell, table
+from common import Bench, Row, measure, transfer
+from diffstyle.figures.table import Cell, table
 from diffstyle.images import to_image
-from figures.common import Bench, Row, measure, transfer
 
 
 def grid(bench: Bench, title: str) -> tuple[Image.Image, list[Row]]:

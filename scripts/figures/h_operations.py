@@ -11,10 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from figures.common import Row, compare, parser, run, save, start, summary, transfer_each  # noqa: E402
+from common import Row, compare, parser, run, save, start, summary, transfer_each
 
 BLENDS = ("replace", "add", "lerp", "slerp")
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch.nn.functional as F
 
-sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
-from diffstyle.masks import build_mask  # noqa: E402
-from figures.common import compare, parser, run, save, start, summary, transfer, transfer_each  # noqa: E402
+from common import compare, parser, run, save, start, summary, transfer, transfer_each
+from diffstyle.masks import build_mask
 
 MASKS = {"everywhere": "", "upper half": "0,0,1,0.5", "lower half": "0,0.5,1,1", "official box": "box"}
 

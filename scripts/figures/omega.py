@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from figures.common import compare, numbers, parser, run, save, start, summary, transfer_each  # noqa: E402
+from common import compare, numbers, parser, run, save, start, summary, transfer_each
 
 
 def main(argv: list[str] | None = None) -> None:

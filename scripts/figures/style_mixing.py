@@ -7,11 +7,10 @@ To be seen: every row shows its content's shape, every column its style's colour
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from figures.common import parser, run, save, start, summary  # noqa: E402
-from figures.grid import grid  # noqa: E402
+from grid import grid
+
+from common import parser, run, save, start, summary
 
 
 def main(argv: list[str] | None = None) -> None:

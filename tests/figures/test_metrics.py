@@ -1,0 +1,158 @@
+"""Metrics against independent implementations on random inputs, to 1e-5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from diffstyle.figures import feature_networks, metrics
+from golden_models import golden_model
+
+
+def random_pictures(seed: int, n: int = 3, size: int = 24) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def random_features(seed: int) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, c, s, s + 1, generator=g) for c, s in ((4, 9), (6, 5))]
+
+
+def test_gram_loss_against_loops() -> None:
+    a, b = random_features(1), random_features(2)
+    expected = np.zeros(2)
+    for n in range(2):
+        for x, y in zip(a, b, strict=True):
+            grams = []
+            for f in (x[n].numpy().astype(float), y[n].numpy().astype(float)):
+                c, h, w = f.shape
+                g = np.zeros((c, c))
+                for i, j, r, k in np.ndindex(c, c, h, w):
+                    g[i, j] += f[i, r, k] * f[j, r, k]
+                grams.append(g / (c * h * w))
+            expected[n] += np.mean((grams[0] - grams[1]) ** 2) / len(a)
+    np.testing.assert_allclose(metrics.gram_loss(a, b).numpy(), expected, rtol=1e-5)
+    assert (metrics.gram_loss(a, a) == 0).all()
+
+
+def test_ssim_and_psnr_against_scikit_image() -> None:
+    a = random_pictures(3)
+    b = (a + 0.2 * random_pictures(4)).clamp(0, 1)
+    grey = [metrics.to_grey(x)[:, 0].double().numpy() for x in (a, b)]
+    for n in range(len(a)):
+        wanted = structural_similarity(
+            grey[0][n], grey[1][n], gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
+        )
+        assert abs(float(metrics.ssim(a, b)[n]) - wanted) < 1e-5
+        wanted = peak_signal_noise_ratio(a[n].double().numpy(), b[n].double().numpy(), data_range=1.0)
+        assert abs(float(metrics.psnr(a, b)[n]) - wanted) < 1e-4
+    assert torch.allclose(metrics.ssim(a, a), torch.ones(3))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_lpips_arithmetic_with_stub_weights(learned: bool) -> None:
+    a, b = random_features(5), random_features(6)
+    heads = [torch.rand(4), torch.rand(6)]
+    expected = np.zeros(2)
+    for level, (x, y) in enumerate(zip(a, b, strict=True)):
+        f, g = x.numpy().astype(float), y.numpy().astype(float)
+        f, g = (v / (np.sqrt((v**2).sum(1, keepdims=True)) + 1e-10) for v in (f, g))
+        w = heads[level].numpy() if learned else np.full(f.shape[1], 1 / f.shape[1])
+        expected += np.einsum("nchw,c->nhw", (f - g) ** 2, w).mean((1, 2))
+    np.testing.assert_allclose(metrics.lpips(a, b, heads if learned else None).numpy(), expected, rtol=1e-5)
+
+
+def test_histogram_distance_against_numpy() -> None:
+    a, b = random_pictures(7), random_pictures(8) ** 2
+    for n in range(len(a)):
+        p, q = (
+            np.histogramdd(x[n].flatten(1).T.double().numpy(), bins=8, range=[(0, 1)] * 3)[0].ravel() / 24**2 for x in (a, b)
+        )
+        wanted = np.sqrt(1 - np.sqrt(p * q).sum())
+        assert abs(float(metrics.histogram_distance(a, b)[n]) - wanted) < 1e-5
+    black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    assert metrics.histogram_distance(black, white) == 1 and metrics.histogram_distance(white, white) == 0
+
+
+def test_edges_ignore_colour_and_find_shape() -> None:
+    a = torch.zeros(1, 3, 32, 32)
+    a[..., 8:24, 8:24] = 1
+    moved = a.roll(6, 3)
+    assert metrics.edge_similarity(a, 1 - a) > 0.999
+    assert metrics.edge_similarity(a, moved) < 0.5
+    from scipy.ndimage import sobel
+
+    grey = metrics.to_grey(random_pictures(9))[0, 0].double().numpy()
+    wanted = np.hypot(sobel(grey, 0), sobel(grey, 1))[1:-1, 1:-1] / 8
+    np.testing.assert_allclose(metrics.edges(random_pictures(9))[0, 0].numpy(), wanted, atol=1e-5)
+
+
+def test_cosine() -> None:
+    a, b = torch.randn(4, 7), torch.randn(4, 7)
+    x, y = a.double().numpy(), b.double().numpy()
+    wanted = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+    np.testing.assert_allclose(metrics.cosine(a, b).numpy(), wanted, atol=1e-5)
+
+
+def test_bootstrap_covers_and_knows_that_pairs_share_inputs() -> None:
+    rng = np.random.default_rng(0)
+    effect = rng.normal(size=10)  # every pair of a content shares that content's effect
+    contents = [str(c) for c in range(10) for _ in range(10)]
+    styles = [str(s) for _ in range(10) for s in range(10)]
+    values = [float(effect[int(c)]) for c in contents]
+    mean, low, high = metrics.bootstrap(values, contents, styles)
+    assert abs(mean - np.mean(values)) < 1e-12 and low < mean < high
+    naive = 2 * 1.96 * np.std(values) / np.sqrt(len(values))
+    assert high - low > 2 * naive
+    assert metrics.bootstrap([0.5], ["a"], ["b"]) == (0.5, 0.5, 0.5)
+
+
+def test_own_encoder_is_a_space() -> None:
+    model = golden_model("ddpm")
+    a, b = random_pictures(10, 2, 32), random_pictures(11, 2, 32)
+    features = feature_networks.own_encoder(model)
+    assert (metrics.gram_loss(features(a), features(b)) > 0).all()
+    bottleneck = feature_networks.own_bottleneck(model)
+    assert torch.allclose(metrics.cosine(bottleneck(a), bottleneck(a)), torch.ones(2))
+    assert (metrics.gram_loss(metrics.filter_bank(a), metrics.filter_bank(b)) > 0).all()
+
+
+def test_networks_that_are_absent_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(feature_networks.AbsentError, match="vgg19 weights in"):
+        feature_networks.vgg_style()
+    with pytest.raises(feature_networks.AbsentError, match="--identity"):
+        feature_networks.torchscript_embedding(None)
+    with pytest.raises(feature_networks.AbsentError, match="no LPIPS heads"):
+        feature_networks.alex_lpips(tmp_path / "none.pth")
+
+
+@pytest.mark.slow
+def test_networks_that_are_there_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With (random) weights in torch hub's cache and stub heads, LPIPS and a TorchScript identity give numbers."""
+    import torchvision.models
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    network = torchvision.models.alexnet(weights=None)
+    torch.save(network.state_dict(), tmp_path / "checkpoints/alexnet-owt-0.pth")
+    widths = (64, 192, 384, 256, 256)
+    heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(widths)}
+    torch.save(heads, tmp_path / "heads.pth")
+    features, weights = feature_networks.alex_lpips(tmp_path / "heads.pth")
+    a, b = random_pictures(12, 2, 64), random_pictures(13, 2, 64)
+    maps = features(a)
+    assert [f.shape[1] for f in maps] == list(widths)
+    mean, std = (torch.tensor(v)[None, :, None, None] for v in (feature_networks.IMAGENET_MEAN, feature_networks.IMAGENET_STD))
+    first = torch.relu(network.features[0]((a - mean) / std))
+    torch.testing.assert_close(maps[0], first)
+    assert (metrics.lpips(maps, features(b), weights) > 0).all() and (metrics.lpips(maps, maps, weights) == 0).all()
+
+    script = torch.jit.trace(torch.nn.Flatten(), torch.zeros(1, 3, 112, 112))
+    script.save(str(tmp_path / "id.pt"))
+    assert feature_networks.torchscript_embedding(tmp_path / "id.pt")(a).shape == (2, 3 * 112 * 112)
