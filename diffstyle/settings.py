@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from diffstyle.errors import UsageError
-from diffstyle.hspace import BLENDS
-from diffstyle.solvers import SOLVERS
 from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, thin_out, transfer_steps
 
 VARIANTS = ("official", "paper")
@@ -35,8 +34,19 @@ class Settings:
     solver: str = "ddim"  # the official walk, or another of diffstyle.solvers: nearly the same for fewer evaluations
     nfe: int = 40  # the other solvers' evaluations from t_0 to the clean image, those at injections apart
 
+    @classmethod
+    def of(cls, omega: float | None = None, **given: Any) -> Settings:
+        """Settings with the omega of their variant where none is given: the paper's is 0.3, the official code's 0."""
+        settings = cls(**given)
+        by_variant = 0.3 if settings.variant == "paper" else 0.0
+        return replace(settings, omega=by_variant if omega is None else omega)
+
     def check(self, timesteps: int = 1000) -> None:
         """Raise UsageError for a value that cannot be meant, in the words of the command line."""
+        # Imported here because they bring torch, which the command's --help and wrong flags need not wait for.
+        from diffstyle.hspace import BLENDS
+        from diffstyle.solvers import SOLVERS
+
         last = timesteps - 1
         limits: list[tuple[str, float, float, float]] = [
             ("--gamma", self.gamma, 0, 1),

@@ -17,6 +17,8 @@ TABLE = {
     "noise": "",
     "steps": "",
     "files": "errors",
+    "console": "errors",
+    "flags": "",
     "models.*": "models.*",
     "configs.*": "",
     "hspace": "models.*",
@@ -31,8 +33,8 @@ TABLE = {
     "runs.*": "runs.* pipeline model settings noise masks images files errors configs.*",
     "figures.*": "figures.* runs.* pipeline model settings sampling noise images files errors models.*",
     "api": "zoo.* pipeline model settings noise images errors",
-    "commands": "* ",
-    "__main__": "commands settings errors",
+    "commands": "*",
+    "__main__": "commands settings console flags",
     "__init__": "api model settings errors",
 }
 MODULES = sorted(

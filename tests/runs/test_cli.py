@@ -16,6 +16,7 @@ from cli_tools import error_line, pixels, run
 from PIL import Image
 
 import main
+from diffstyle.commands import settings_of
 from diffstyle.images import read_record
 from golden_models import GOLDEN, expected
 
@@ -135,11 +136,10 @@ def test_dry_run_writes_nothing(base: list[str], tmp_path: Path, capsys: pytest.
 
 
 def test_variant_paper_sets_omega_unless_given() -> None:
-    parse = main.build_parser().parse_args
-    assert main.settings_of(parse(["--variant", "paper"])).omega == 0.3
-    assert main.settings_of(parse(["--variant", "paper", "--omega", "0.1"])).omega == 0.1
-    assert main.settings_of(parse([])).omega == 0.0
-    s = main.settings_of(parse([]))
+    assert settings_of(main.parse(["--variant", "paper"])).omega == 0.3
+    assert settings_of(main.parse(["--variant", "paper", "--omega", "0.1"])).omega == 0.1
+    s = settings_of(main.parse([]))
+    assert s.omega == 0.0
     assert (s.gamma, s.n_inv, s.n_gen, s.t_edit, s.t_boost, s.dt_end, s.seed) == (0.9, 40, 1000, 400, 0, 950, 1234)
 
 
@@ -187,7 +187,7 @@ def test_wrong_flags_are_one_line(extra: list[str], capsys: pytest.CaptureFixtur
         (["--device", "tpu"], 2, "--device tpu is not known"),
         (["--precision", "int8"], 2, "--precision int8"),
         (["--batch_size", "-1"], 2, "--batch_size -1"),
-        (["--use_mask", "--mask", "0,0,1,1"], 2, "give one of them"),
+        (["--use_mask", "--mask", "0,0,1,1"], 2, "argument --mask: not allowed with argument --use_mask"),
         (["--mask", "0.5,0,0.2,1"], 2, "a rectangle is x0,y0,x1,y1"),
         (["--mask", "nowhere.png"], 2, "neither a picture nor a rectangle"),
         (["--content_dir", "nowhere"], 2, "--content_dir nowhere: no such folder"),
