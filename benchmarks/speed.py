@@ -38,7 +38,7 @@ from diffstyle.noise import pair_noise  # noqa: E402
 from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
 from diffstyle.settings import Settings  # noqa: E402
 from models import build_unet  # noqa: E402
-from models.hspace_unet import to_precision  # noqa: E402
+from models.layers import to_precision  # noqa: E402
 
 # (channels in, out, resolution) of the convolutions that do most of the full-size networks' work
 CONVOLUTIONS = [(128, 128, 256), (128, 128, 128), (256, 256, 64), (256, 256, 32), (512, 512, 16)]

@@ -19,7 +19,8 @@ from diffstyle.weights import read_diffusers_config, read_state, weights_file
 from diffstyle.zoo import PRETRAINED, Entry, file_hash, find_entry, load_zoo, recorded, sidecar
 from models import build_unet
 from models.convert import diffusers_architecture
-from models.hspace_unet import HSpaceUNet, to_precision
+from models.hspace_unet import HSpaceUNet
+from models.layers import to_precision
 from models.recognise import recognise
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.hspace_unet import at_least_fp32
+from models.layers import at_least_fp32
 
 BLENDS = ("slerp", "lerp", "replace", "add")
 

@@ -13,7 +13,8 @@ import torch
 from diffstyle.config import CONFIG_DIR, load_config
 from models import build_unet
 from models.adm import ADM, AttentionBlock
-from models.hspace_unet import GroupNorm32, HSpaceUNet, to_precision
+from models.hspace_unet import HSpaceUNet
+from models.layers import GroupNorm32, to_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {
