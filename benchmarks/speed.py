@@ -31,7 +31,7 @@ from meter import flops_of
 from diffstyle.diffusion import linear_schedule
 from diffstyle.model import Model
 from diffstyle.models import build_unet
-from diffstyle.models.hspace_unet import to_precision
+from diffstyle.models.layers import to_precision
 from diffstyle.noise import pair_noise
 from diffstyle.pipeline import invert, transfer
 from diffstyle.settings import Settings

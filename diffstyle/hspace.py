@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffstyle.models.hspace_unet import at_least_fp32
+from diffstyle.models.layers import at_least_fp32
 
 BLENDS = ("slerp", "lerp", "replace", "add")
 
