@@ -1,20 +1,24 @@
 """Style transfer with frozen, unconditional diffusion models (DiffStyle / InjectFusion, arXiv 2303.15403).
 
     model = diffstyle.load("avatars.yml")
-    results = diffstyle.stylize(model, "content.png", "style.png", gamma=0.4)  # (1, 1, 3, H, W) in [-1, 1]
+    content, style = diffstyle.invert(model, "content.png"), diffstyle.invert(model, "style.png")
+    results = diffstyle.transfer(model, content, style, gamma=0.4)  # (1, 1, 3, H, W) in [-1, 1]
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffstyle.api import load, stylize
+    from diffstyle.api import invert, load, stylize, transfer
     from diffstyle.errors import DiffstyleError
     from diffstyle.model import Model
+    from diffstyle.pipeline import Inverted
     from diffstyle.settings import Settings
 
-__all__ = ["DiffstyleError", "Model", "Settings", "load", "stylize"]
-HOMES = {"DiffstyleError": "errors", "Model": "model", "Settings": "settings"}  # the others are in api
+__version__ = "0.2.0.dev0"
+
+__all__ = ["DiffstyleError", "Inverted", "Model", "Settings", "invert", "load", "stylize", "transfer"]
+HOMES = {"DiffstyleError": "errors", "Inverted": "pipeline", "Model": "model", "Settings": "settings"}  # the others: api
 
 
 def __getattr__(name: str) -> Any:

@@ -21,8 +21,9 @@ from diffstyle.figures.sweeps import draw_figures
 from diffstyle.figures.table import animation_format
 from diffstyle.flags import STYLE_DIR
 from diffstyle.model import Model, ModelConfig
-from diffstyle.runs.plan import Plan, RunConfig, find_inputs, make_plan
-from diffstyle.runs.records import Report
+from diffstyle.runs.config import RunConfig
+from diffstyle.runs.plan import Plan, find_inputs, make_plan
+from diffstyle.runs.records import Outcome
 from diffstyle.runs.run import precompute
 from diffstyle.runs.sweep import Axis, Point, lay_out_points, make_points, parse_axes, run_sweep
 from diffstyle.runs.workers import Share, find_share, join, leave
@@ -32,7 +33,7 @@ from diffstyle.zoo.config import load_config
 from diffstyle.zoo.device import pick_device, pick_dtype
 
 log = logging.getLogger(__name__)
-Made = list[tuple[Point, Report]]
+Made = list[tuple[Point, Outcome]]
 ALL_GAMMAS = Axis("gamma", tuple(i / 10 for i in range(11)))
 
 
@@ -64,8 +65,8 @@ def work(args: Namespace) -> int:
         outcomes, failed = laid_out(order, plan), False
     else:
         outcomes = made(order, plan)
-        failed = any(report.failed for _, report in outcomes)
-    if outcomes and all(report.grid for _, report in outcomes):
+        failed = any(outcome.failed for _, outcome in outcomes)
+    if outcomes and all(outcome.grid for _, outcome in outcomes):
         finish(order, plan, outcomes)
     elif order.share.first:
         log.info("other shards are not done yet; the last one, or --grid_only, lays out the grid")
@@ -167,7 +168,7 @@ def laid_out(order: Order, plan: Plan) -> Made:
     if not order.share.first:
         return []
     there = lay_out_points(order.config, order.points, plan)
-    kept = sum(len(report.kept) for _, report in there)
+    kept = sum(len(outcome.kept) for _, outcome in there)
     log.info("%d of %d pairs are there", kept, len(plan.pairs) * len(order.points))
     return there
 
@@ -176,17 +177,17 @@ def made(order: Order, plan: Plan) -> Made:
     """Make every point's pictures, with the other processes; empty in those that do not speak for all."""
     join(order.share, order.device)
     try:
-        reports = run_sweep(order.load(), order.cfg, order.points, plan, order.share)
+        outcomes = run_sweep(order.load(), order.cfg, order.points, plan, order.share)
     finally:
         leave(order.share)
     if not order.share.first:
         return []  # failures are the first process's to tell: torchrun would end the others for an exit code
-    for report in reports:
-        log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
-    failed = {what: reason for report in reports for what, reason in report.failed.items()}
+    for each in outcomes:
+        log.info("%d pairs done, %d kept from before, %.1f s", len(each.done), len(each.kept), each.seconds)
+    failed = {what: reason for each in outcomes for what, reason in each.failed.items()}
     for reason in failed.values():
         log.critical("failed: %s", " ".join(reason.splitlines()))
-    return list(zip(order.points, reports, strict=True))
+    return list(zip(order.points, outcomes, strict=True))
 
 
 def finish(order: Order, plan: Plan, outcomes: Made) -> None:

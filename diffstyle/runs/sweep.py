@@ -15,8 +15,9 @@ from pathlib import Path
 from diffstyle.errors import Interrupted, UsageError, WorkError
 from diffstyle.files import open_folder, temporary_name
 from diffstyle.model import Model, ModelConfig
-from diffstyle.runs.plan import Plan, RunConfig
-from diffstyle.runs.records import Report, sweep
+from diffstyle.runs.config import RunConfig
+from diffstyle.runs.plan import Plan
+from diffstyle.runs.records import Outcome, remove_leftovers
 from diffstyle.runs.run import lay_out, run
 from diffstyle.runs.workers import ALONE, Share
 from diffstyle.settings import Settings
@@ -86,33 +87,32 @@ def make_points(axes: Sequence[Axis], cfg: RunConfig, settings: Callable[[Values
     return points
 
 
-def run_sweep(model: Model, cfg: RunConfig, points: Sequence[Point], plan: Plan, share: Share = ALONE) -> list[Report]:
+def run_sweep(model: Model, cfg: RunConfig, points: Sequence[Point], plan: Plan, share: Share = ALONE) -> list[Outcome]:
     """Make every point's pictures (this process's share of them)."""
     open_folder(cfg.save_dir, "--save_dir")
-    sweep([cfg.save_dir])  # the points' runs look after their own folders
-    cache = cfg.cache_dir or Path(share.from_first(str(cfg.save_dir / temporary_name())))
-    runs = [replace(point.cfg, cache_dir=cache) for point in points]
-    reports: list[Report] = []
+    remove_leftovers([cfg.save_dir])  # the points' runs look after their own folders
+    latents = cfg.cache_dir or Path(share.from_first(str(cfg.save_dir / temporary_name())))
+    outcomes: list[Outcome] = []
     try:
-        for i, (point, each) in enumerate(zip(points, runs, strict=True)):
+        for i, point in enumerate(points):
             if point.values:
                 log.info("sweep %d of %d: %s", i + 1, len(points), name_of(point.values))
-            reports.append(run(model, each, plan, share))
-        for report, each in zip(reports[:-1], runs[:-1], strict=True):
+            outcomes.append(run(model, point.cfg, plan, share, latents))
+        for outcome, point in zip(outcomes[:-1], points[:-1], strict=True):
             # Another shard may have been the last at this point, and be waiting for us at a later one.
-            if share.first and not report.grid and not report.failed:
-                report.grid = run(model, replace(each, overwrite=False), plan, share).grid
+            if share.first and not outcome.grid and not outcome.failed:
+                outcome.grid = run(model, replace(point.cfg, overwrite=False), plan, share, latents).grid
     except Interrupted as stop:
         if len(points) > 1:
-            stop.progress = f"{len(reports)} of {len(points)} settings; of the next, {stop.progress or 'nothing'}"
+            stop.progress = f"{len(outcomes)} of {len(points)} settings; of the next, {stop.progress or 'nothing'}"
         raise
     finally:
         if not cfg.cache_dir and share.first:
-            shutil.rmtree(cache, ignore_errors=True)
-    return reports
+            shutil.rmtree(latents, ignore_errors=True)
+    return outcomes
 
 
-def lay_out_points(config: ModelConfig, points: Sequence[Point], plan: Plan) -> list[tuple[Point, Report]]:
+def lay_out_points(config: ModelConfig, points: Sequence[Point], plan: Plan) -> list[tuple[Point, Outcome]]:
     """Grids and records again of the points of which something is on disk. Raises WorkError if there is none."""
     there, missing = [], []
     for point in points:
