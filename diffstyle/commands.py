@@ -142,12 +142,15 @@ def precompute_only(order: Order) -> int:
 
 
 def planned(order: Order) -> Plan:
-    """The pairs. Raises UsageError where the list and another flag contradict each other."""
+    """The pairs; says what is odd about their settings. Raises UsageError where the list and another flag contradict."""
     plan = make_plan(order.cfg, order.load)
     if swept := {axis.key for axis in order.axes} & {key for pair in plan.pairs for key, _ in pair.changes}:
         raise UsageError(f"--sweep or --animate of {min(swept)}: the rows of --pairs say it too; leave out one")
     if order.animate == "t" and not order.axes:
         check_animations(plan, order.ending)
+    settings = dict.fromkeys(pair.settings(point.cfg.settings) for point in order.points for pair in plan.pairs)
+    for doubt in dict.fromkeys(doubt for each in settings for doubt in each.doubts(order.config.timesteps)):
+        log.warning("%s", doubt)
     return plan
 
 
