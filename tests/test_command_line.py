@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import subprocess
 import sys
@@ -16,10 +15,12 @@ import walks
 from cli_tools import error_line, run
 
 import main
+from batch_tools import ARCHITECTURE
 from diffstyle import flags
 from diffstyle.commands import settings_of
 from diffstyle.errors import UsageError
 from diffstyle.hspace import Blend
+from diffstyle.models import build_unet
 from diffstyle.pipeline import one_stream
 from diffstyle.settings import Settings
 from golden_models import Official, golden_model, relative
@@ -240,10 +241,12 @@ def test_what_the_official_code_computes_ours_computes(words: str, doubt: str) -
     s = settings_of(main.parse([*QUICK.split(), *words.split()]))
     s.check()
     assert doubt in " / ".join(s.doubts()) and bool(doubt) == bool(s.doubts())
-    model = golden_model("ddpm")
-    unet = copy.deepcopy(model.unet).double()
-    official = Official(dataclasses.replace(model, unet=unet), s, torch.float64)
-    content, style = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    torch.manual_seed(0)
+    unet = build_unet("ddpm", 8, ARCHITECTURE).double().eval()
+    golden = golden_model("ddpm")
+    model = dataclasses.replace(golden, unet=unet, config=dataclasses.replace(golden.config, image_size=8))
+    official = Official(model, s, torch.float64)
+    content, style = torch.rand(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
     with torch.inference_mode():
         x_T, _ = official.invert(style)
         _, kept = official.invert(content)
