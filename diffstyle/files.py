@@ -7,12 +7,27 @@ import json
 import os
 import platform
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffstyle.errors import WorkError
+
+
+def check_regular(path: Path) -> int:
+    """The size of a regular file. Raises WorkError for a pipe, a device or a folder: reading one may never end.
+
+    Files of /proc count as regular and claim no size; who reads must refuse size 0.
+    """
+    try:
+        info = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise WorkError(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise WorkError(f"{path}: no regular file but a {'folder' if stat.S_ISDIR(info.st_mode) else 'pipe or device'}")
+    return info.st_size
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

@@ -23,7 +23,6 @@ class ModelConfig:
     image_size: int
     family: str  # "ddpm" or "adm"
     architecture: Mapping[str, Any]  # keyword arguments of the network's constructor
-    class_cond: bool = False  # the checkpoint carries a label embedding, which is dropped
     beta_start: float = 1e-4
     beta_end: float = 0.02
     timesteps: int = 1000

@@ -19,7 +19,7 @@ CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 # ---- what a checkpoint is ----------------------------------------------------------------------------------------
 
 # Which network the official code builds for ``type: simple`` is decided by ``data.dataset``: the DDPM reads its sizes from
-# the YAML, the ADMs are hard-coded (REFERENCE: the light ADM of ILVR / P2, and ImageNet's).
+# the YAML, the ADMs are hard-coded (docs/official.md: the light ADM of ILVR and P2, and ImageNet's).
 OFFICIAL_DDPM = ("CelebA_HQ", "LSUN", "CUSTOM")
 LIGHT_ADM: dict[str, Any] = {
     "num_channels": 128,
@@ -102,7 +102,6 @@ def load_config(name: str | Path) -> ModelConfig:
         image_size=size,
         family=family,
         architecture=architecture,
-        class_cond=bool(model.get("class_cond", False)),
         beta_start=number(path, "diffusion.beta_start", diffusion.get("beta_start", 1e-4), float, below=1),
         beta_end=number(path, "diffusion.beta_end", diffusion.get("beta_end", 0.02), float, below=1),
         timesteps=number(path, "diffusion.num_diffusion_timesteps", diffusion.get("num_diffusion_timesteps", 1000), int),
