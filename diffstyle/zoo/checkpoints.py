@@ -8,32 +8,35 @@ from pathlib import Path
 import torch
 
 from diffstyle.configs.paths_config import MODEL_PATHS
-from diffstyle.diffusion import linear_schedule
+from diffstyle.diffusion import make_schedule
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import file_hash
-from diffstyle.model import Model, ModelConfig
+from diffstyle.model import EpsOf, Model, ModelConfig
 from diffstyle.models.hspace_unet import to_precision
 from diffstyle.zoo.download import fetch
 from diffstyle.zoo.entries import Entry, find_entry, load_zoo
+from diffstyle.zoo.folders import weights_file
+from diffstyle.zoo.hub import fetch_hub, is_hub
 from diffstyle.zoo.integrity import recorded, sidecar
 from diffstyle.zoo.places import BUNDLED, downloads, root
+from diffstyle.zoo.prediction import check_prediction
 from diffstyle.zoo.strict import build_strictly
-from diffstyle.zoo.weights import read_state, sniff, weights_file
+from diffstyle.zoo.weights import read_state, sniff
 
 log = logging.getLogger(__name__)
 
 
 def load_model(
     config: ModelConfig,
-    model_path: Path | None = None,
+    model_path: Path | str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     download: bool = True,
 ) -> Model:
     """The network of ``config`` with its published weights.
 
-    ``model_path`` names a checkpoint file or a diffusers folder; without it the usual places are searched, and with
-    ``download`` a published one is fetched. Raises UsageError or WorkError, one line each.
+    ``model_path`` names a checkpoint file, a diffusers folder or hf:OWNER/NAME on the hub; without it the usual places are
+    searched. With ``download`` what is published is fetched. Raises UsageError or WorkError, one line each.
     """
     path = weights_file(find_checkpoint(config, model_path, download))
     sniff(path)  # before anything reads it whole
@@ -42,11 +45,14 @@ def load_model(
     if first not in (None, digest):
         raise WorkError(f"{path}: changed since its download (sha256 {digest}, then {first}): "
                         f"get it again, or delete {sidecar(path).name} to accept it")  # fmt: skip
-    unet = build_strictly(config, read_state(path), path)
+    schedule = make_schedule(config.beta_schedule, config.beta_start, config.beta_end, config.timesteps)
     device = torch.device(device)
-    to_precision(unet, dtype).to(device).to(memory_format=torch.channels_last)
-    schedule = linear_schedule(config.beta_start, config.beta_end, config.timesteps)
-    return Model(unet.eval().requires_grad_(False), config, schedule, device, dtype, digest, path)
+    unet = to_precision(build_strictly(config, read_state(path), path), dtype)
+    unet.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    check_prediction(unet, config, schedule, device, path)
+    if config.prediction != "eps":
+        unet = EpsOf(unet, config.prediction, schedule).to(device).eval()
+    return Model(unet, config, schedule, device, dtype, digest, path)
 
 
 def compile_model(model: Model) -> None:
@@ -70,12 +76,15 @@ def compile_model(model: Model) -> None:
 # ---- where it is -------------------------------------------------------------------------------------------------
 
 
-def find_checkpoint(config: ModelConfig, model_path: Path | None = None, download: bool = True) -> Path:
+def find_checkpoint(config: ModelConfig, model_path: Path | str | None = None, download: bool = True) -> Path:
     """The checkpoint of ``config``: --model_path, the config's own, MODEL_PATHS, pretrained/, torch.hub's cache."""
+    named = model_path if model_path is not None else config.checkpoint
+    if is_hub(named):
+        return fetch_hub(str(named), download)
     if model_path is not None:
-        if not model_path.exists():
+        if not Path(model_path).exists():
             raise UsageError(f"--model_path {model_path}: no such file or folder")
-        return model_path
+        return Path(model_path)
     keys = [config.name, config.category, config.dataset]
     entry = find_entry(load_zoo(), keys)
     if config.checkpoint:

@@ -85,8 +85,8 @@ def fetch_from(mirror: Mirror, folder: Path) -> Path:
     if mirror.sha256 or mirror.md5:
         log.info("%s: verified (%s)", target, mirror.expected)
     else:
-        log.info("%s: has the structure of a checkpoint, but its hash is published nowhere, so that it is the right one is "
-                 "not verified; later changes will be noticed (sha256 %s, kept in %s)", target, digest, sidecar(target).name)  # fmt: skip
+        unsaid = "has the structure of a checkpoint, but nobody publishes its hash: whether it is the right one is not verified"
+        log.info("%s: %s; later changes will be noticed (%s has its sha256 %s)", target, unsaid, sidecar(target).name, digest)
     return target
 
 

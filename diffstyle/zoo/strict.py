@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +13,11 @@ from torch import Tensor
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.model import ModelConfig
 from diffstyle.models import build_unet
-from diffstyle.models.convert import diffusers_architecture
+from diffstyle.models.ddpm import DDPM
 from diffstyle.models.hspace_unet import HSpaceUNet
 from diffstyle.models.recognise import recognise
-from diffstyle.zoo.weights import plain_weights, read_diffusers_config
+from diffstyle.zoo.folders import CONFIG, SCHEDULER, architecture_beside, schedule_beside
+from diffstyle.zoo.weights import plain_weights
 
 
 def build_strictly(config: ModelConfig, state: Mapping[str, Tensor], path: Path) -> HSpaceUNet:
@@ -28,7 +31,7 @@ def build_strictly(config: ModelConfig, state: Mapping[str, Tensor], path: Path)
     complaint = first_difference(expected, state)
     if complaint:
         raise WorkError(f"{path}: checkpoint of another architecture: {complaint}; {likeness(config, state)}")
-    check_diffusers_config(config, path)
+    check_description(config, path)
     unet.load_state_dict(plain_weights(path, state), assign=True)
     return unet
 
@@ -57,15 +60,20 @@ def likeness(config: ModelConfig, state: Mapping[str, Tensor]) -> str:
     return f"the weights look like {theirs}, {config.name}.yml says {ours}"
 
 
-def check_diffusers_config(config: ModelConfig, weights: Path) -> None:
-    """A config.json beside the weights says what shapes cannot: which embedding, padding and heads they expect."""
-    described = read_diffusers_config(weights)
-    if described is None or config.family != "ddpm":
-        return
-    path = weights.with_name("config.json")
-    try:
-        size = diffusers_architecture(described)["image_size"]
-    except ValueError as error:
-        raise WorkError(f"{path}: another network than the DDPM's: {error}") from None
-    if size != config.image_size:
-        raise WorkError(f"{path}: sample_size is {size}, {config.name}.yml says image_size {config.image_size}")
+def check_description(config: ModelConfig, weights: Path) -> None:
+    """The descriptions beside diffusers weights say what shapes cannot: embedding, padding, heads, schedule, prediction."""
+    network, schedule = architecture_beside(weights) if config.family == "ddpm" else None, schedule_beside(weights)
+    if network is not None:
+        defaults = {key: p.default for key, p in inspect.signature(DDPM.__init__).parameters.items()}
+        compare(weights.with_name(CONFIG), network, defaults | dict(config.architecture) | vars(config), config.name)
+    if network is not None and schedule is not None:
+        if schedule["beta_schedule"] in ("cosine", "squaredcos_cap_v2") and config.beta_schedule == "cosine":
+            schedule = {key: schedule[key] for key in ("timesteps", "prediction")}
+        compare(weights.with_name(SCHEDULER), schedule, vars(config), config.name)
+
+
+def compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> None:
+    for key, value in found.items():
+        ours = wanted[key]
+        if key != "dropout" and (list(value) != list(ours) if isinstance(value, list) else value != ours):
+            raise WorkError(f"{path}: {key} is {value}, {name}.yml says {ours}; --config {path.parent} takes it from there")

@@ -22,27 +22,14 @@ from diffstyle.errors import WorkError, one_line
 from diffstyle.files import check_regular
 from diffstyle.models.convert import from_diffusers, is_diffusers
 from diffstyle.zoo import pickles
-from diffstyle.zoo.documents import read_json
 
 log = logging.getLogger(__name__)
 
 LARGEST_HEADER = 16 << 20  # bytes; safetensors names a thousand tensors in 0.15 MB
-DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # Where training scripts put the weights inside a checkpoint; averaged ones first: they are what is sampled with.
 NESTED = ("ema", "ema_model", "model_ema", "params_ema", "ema_state_dict", "state_dict", "model_state_dict", "model",
           "params", "unet")  # fmt: skip
 WRAPPERS = ("module.", "_orig_mod.", "model.", "unet.")  # prefixes left by DataParallel, torch.compile and wrappers
-
-
-def weights_file(path: Path) -> Path:
-    """The file with the weights: ``path`` itself, or the one in a diffusers folder (its root or unet/)."""
-    if not path.is_dir():
-        return path
-    for folder in (path, path / "unet"):
-        for name in DIFFUSERS_WEIGHTS:
-            if (folder / name).is_file():
-                return folder / name
-    raise WorkError(f"{path}: a folder without {' or '.join(DIFFUSERS_WEIGHTS)}; name the checkpoint file itself")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -197,10 +184,3 @@ def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def read_diffusers_config(weights: Path) -> dict[str, Any] | None:
-    """The config.json beside ``weights``, if there is one of a diffusers network."""
-    path = weights.with_name("config.json")
-    config = read_json(path) if path.exists() else None
-    return config if isinstance(config, dict) and "_class_name" in config else None

@@ -187,8 +187,10 @@ def test_a_config_that_describes_no_network(state: dict[str, Tensor]) -> None:
 def test_config_json_beside_the_weights_is_compared(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(to_diffusers(state), tmp_path / "diffusion_pytorch_model.bin")
     for change, said in (
-        ({"flip_sin_to_cos": True}, "flip_sin_to_cos is True"),
-        ({"sample_size": 64}, "sample_size is 64, tiny.yml says image_size 32"),
+        ({"flip_sin_to_cos": True}, "cos_first is True, tiny.yml says False; --config "),
+        ({"attention_head_dim": 8}, "head_dim is 8, tiny.yml says None"),
+        ({"sample_size": 64}, "image_size is 64, tiny.yml says 32"),
+        ({"add_attention": False}, "add_attention is False"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(diffusers_config(32, DDPM) | change))
         with pytest.raises(WorkError) as error:

@@ -461,7 +461,7 @@ def test_what_a_server_says_is_shown_on_one_line_without_control_characters(serv
 def test_no_published_hash_is_said(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         fetch(entry(server.url("ok"), **UNKNOWN), tmp_path)
-    assert "its hash is published nowhere, so that it is the right one is not verified" in caplog.text
+    assert "nobody publishes its hash: whether it is the right one is not verified" in caplog.text
     assert f"sha256 {SHA256}" in caplog.text
     assert ": verified" not in caplog.text
 
