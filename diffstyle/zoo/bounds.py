@@ -57,7 +57,10 @@ def number(key: str, value: Any, kind: type[int] | type[float], least: float, gr
 
 def brief(value: Any) -> str:
     """A wrong value, short enough for an error line."""
-    text = one_line(repr(value))
+    try:
+        text = one_line(repr(value))
+    except (ValueError, RecursionError):  # Python prints no integer of more than 4300 digits
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LARGEST = 32 << 20  # bytes; the published networks' pickles have less than 100 kB
-OPERATIONS = 400_000  # a training checkpoint of the published networks has 30,000
+LARGEST = 32 << 20  # bytes; a training checkpoint's pickle has 0.13 MB
+OPERATIONS = 400_000  # a training checkpoint of a published network has 43,000
 DEPTH = 50
 
 STORAGES = {  # bytes of a number
@@ -109,6 +109,8 @@ class DryRun:
         elif name in ("REDUCE", "BUILD"):
             (_, first), (_, second) = self.pop(2)
             self.stack.append((0, self.call(first, second) if name == "REDUCE" else self.build(first)))
+        elif name == "PROTO" and argument not in (2, 3):
+            raise Refused(f"its pickle is of protocol {argument}, torch writes 2")
         elif name not in ("PROTO", "STOP"):
             raise Refused(f"its pickle uses {name}, which torch does not in plain weights")
 

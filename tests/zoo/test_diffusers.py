@@ -129,7 +129,8 @@ def test_a_config_of_ones_own_must_agree_with_what_lies_beside_the_weights(tmp_p
     for change, said in (({"prediction": "eps"}, "prediction is v, net.yml says eps; --config "),
                          ({"beta_schedule": "linear"}, "beta_schedule is squaredcos_cap_v2"),
                          ({"timesteps": 500}, "timesteps is 1000"),
-                         ({"architecture": {**config.architecture, "head_dim": None}}, "head_dim is 8, net.yml says None")):  # fmt: skip
+                         ({"architecture": {**config.architecture, "head_dim": None}}, "head_dim is 8, net.yml says None"),
+                         ):  # fmt: skip
         with pytest.raises(WorkError, match=said) as error:
             load_model(config.__class__(**{**vars(config), **change}))
         assert "\n" not in str(error.value)

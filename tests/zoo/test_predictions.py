@@ -129,7 +129,8 @@ def test_schedules_fall_and_never_reach_nothing(kind: str) -> None:
 def test_configs_say_schedule_and_prediction(tmp_path: Path) -> None:
     text = "data: {image_size: 16}\nmodel: {type: ddpm, ch: 32, ch_mult: [1, 2], attn_resolutions: []}\ndiffusion: {%s}\n"
     for inside, said in (("prediction: w", "prediction is 'w', it must be one of eps, x0, v"),
-                         ("beta_schedule: sigmoid", "beta_schedule is 'sigmoid', it must be one of linear, scaled_linear")):  # fmt: skip
+                         ("beta_schedule: sigmoid", "beta_schedule is 'sigmoid', it must be one of linear, scaled_linear"),
+                         ):  # fmt: skip
         (tmp_path / "m.yml").write_text(text % inside)
         with pytest.raises(UsageError, match=said):
             load_config(tmp_path / "m.yml")
