@@ -26,14 +26,14 @@ TABLE = {
     "sampling": "diffusion hspace solvers steps models.*",
     "settings": "errors hspace solvers steps",
     "model": "diffusion models.*",
-    "pipeline": "model settings sampling hspace masks noise solvers steps",
+    "pipeline": "model models.* settings sampling hspace masks noise solvers steps",
     "zoo.*": "zoo.* model diffusion errors files models.* configs.*",
     "runs.*": "runs.* pipeline model settings noise masks images files errors configs.*",
-    "figures.*": "figures.* runs.* pipeline model settings sampling noise images files errors models.*",
-    "api": "zoo.* pipeline model settings noise images errors",
+    "figures.*": "figures.* runs.* pipeline model settings sampling steps noise images files errors models.*",
+    "api": "zoo.* pipeline model settings images files errors",
     "commands": "* ",
     "__main__": "commands settings errors",
-    "__init__": "api model settings errors",
+    "__init__": "api pipeline model settings errors",
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

@@ -12,7 +12,7 @@ from diffstyle.diffusion import make_schedule
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import file_hash
 from diffstyle.model import EpsOf, Model, ModelConfig
-from diffstyle.models.hspace_unet import to_precision
+from diffstyle.models.layers import to_precision
 from diffstyle.zoo.download import fetch
 from diffstyle.zoo.entries import Entry, find_entry, load_zoo
 from diffstyle.zoo.folders import weights_file

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from diffstyle.diffusion import PREDICTIONS, SCHEDULES, Schedule, linear_schedule, make_schedule, predict_x0, to_eps
 from diffstyle.errors import UsageError, WorkError
+from diffstyle.hspace import Blend
 from diffstyle.model import EpsOf, ModelConfig
 from diffstyle.models import build_unet
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
-from diffstyle.sampling import Blend, invert, transfer
+from diffstyle.sampling import invert, transfer
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
@@ -78,10 +79,11 @@ def test_three_parametrisations_of_one_network_walk_the_same_way(kind: str, pred
     content, style = torch.rand(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
     results = []
     for unet in (as_eps("eps", schedule), as_eps(prediction, schedule)):
-        kept = settings.kept()
-        h = invert(unet, content, settings.inversion_walk(), schedule, kept).h
-        x_T = invert(unet, style, settings.inversion_walk(), schedule).x_T
-        results.append((x_T, transfer(unet, x_T, h, settings.transfer_walk(), schedule, Blend(gamma=0.5, omega=0.3))))
+        walk, kept = settings.inversion_walk(), settings.kept()
+        h = {t: part for _, _, met in invert(unet, content, walk, schedule, kept) for t, part in met.items()}
+        *_, (_, x_T, _) = invert(unet, style, walk, schedule)
+        *_, (_, x, _) = transfer(unet, x_T, h, settings.transfer_walk(), schedule, Blend(gamma=0.5))
+        results.append((x_T, x))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert (results[0][1] - style).abs().max() > 0.01  # the injection did something
