@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
+from diffstyle.configs import paths_config
 from diffstyle.errors import UsageError
 from diffstyle.model import ModelConfig
 from diffstyle.models import FAMILIES
 
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+CONFIG_DIR = Path(paths_config.__file__).resolve().parent
 
 # ---- what a checkpoint is ----------------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from diffstyle.configs import paths_config
 from diffstyle.errors import WorkError
 from diffstyle.files import file_hash
 from diffstyle.zoo.weights import sniff
 
-PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+PRETRAINED = Path(paths_config.__file__).resolve().parents[1] / "pretrained"  # the repository's, or the installed package's
 
 
 @dataclass(frozen=True)
