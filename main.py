@@ -48,7 +48,8 @@ class Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from diffstyle.version import __version__
 
-        parser.exit(0, f"diffstyle {__version__}\n")
+        print(f"diffstyle {__version__}")
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:

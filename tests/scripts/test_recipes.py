@@ -61,7 +61,8 @@ def small_model(tmp_path: Path) -> list[str]:
     config = tmp_path / "tiny.yml"
     model = {"type": "ddpm", **ARCHITECTURES["ddpm"]}
     config.write_text(yaml.safe_dump({"data": {"dataset": "CUSTOM", "image_size": 32}, "model": model}))
-    return ["--config", str(config), "--model_path", str(GOLDEN / "ddpm/model.pt"), "--cache_dir", str(tmp_path / "cache"), *QUICK]
+    weights = GOLDEN / "ddpm/model.pt"
+    return ["--config", str(config), "--model_path", str(weights), "--cache_dir", str(tmp_path / "cache"), *QUICK]
 
 
 def test_debiasing_makes_every_pair_at_five_strengths(tmp_path: Path) -> None:
