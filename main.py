@@ -234,7 +234,8 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     from diffstyle.figures.gallery import write_report
     from diffstyle.figures.sweeps import draw_figures
     from diffstyle.figures.table import animation_format
-    from diffstyle.runs.plan import RunConfig, find_inputs, make_plan
+    from diffstyle.runs.config import RunConfig
+    from diffstyle.runs.plan import find_inputs, make_plan
     from diffstyle.runs.run import lay_out, precompute, run
     from diffstyle.runs.sweep import Axis, lay_out_points, make_points, parse_axes, run_sweep
     from diffstyle.runs.workers import find_share, join, leave

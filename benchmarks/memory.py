@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 from diffstyle.models import build_unet
-from diffstyle.runs.plan import RunConfig, make_plan
+from diffstyle.runs.config import RunConfig
+from diffstyle.runs.plan import make_plan
 from diffstyle.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ import torch
 from make_avatars import render, sample_attributes
 
 import diffstyle
-from diffstyle.pipeline import invert_batch, sample_batch
+from diffstyle.pipeline import draw, invert
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,8 @@ def main() -> int:
         s = diffstyle.Settings(n_inv=steps, n_gen=steps)
         psnr: list[float] = []
         for batch in x.split(args.batch_size):
-            again, _ = sample_batch(model, invert_batch(model, batch, s).x_T, s)
+            x_T = invert(model, batch, s, [""] * len(batch), keep=()).x_T
+            again, _ = draw(model, x_T, s, [""] * len(batch))
             error = (again.cpu().clamp(-1, 1) - batch).square().mean((1, 2, 3))
             psnr += (10 * torch.log10(4 / error)).tolist()
         rows += [f"{steps},{args.first + i},{value:.3f}" for i, value in enumerate(psnr)]

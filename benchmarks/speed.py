@@ -31,9 +31,9 @@ from meter import flops_of
 from diffstyle.diffusion import linear_schedule
 from diffstyle.model import Model
 from diffstyle.models import build_unet
-from diffstyle.models.hspace_unet import to_precision
+from diffstyle.models.layers import to_precision
 from diffstyle.noise import pair_noise
-from diffstyle.pipeline import invert_batch, transfer_batch
+from diffstyle.pipeline import invert, transfer
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import compile_model
 from diffstyle.zoo.config import load_config
@@ -151,10 +151,10 @@ def stages(args: argparse.Namespace, solver: str) -> dict[str, float]:
         found[name] = time.perf_counter() - start
         return result
 
-    h = timed("content inversion", lambda: invert_batch(model, x[:1], s, s.kept(), latent=False)).h
-    x_T = timed("style inversion", lambda: invert_batch(model, x[1:], s)).x_T
+    content = timed("content inversion", lambda: invert(model, x[:1], s, ["a"], latent=False))
+    style = timed("style inversion", lambda: invert(model, x[1:], s, ["b"], keep=()))
     noise = pair_noise(s.seed, [("a", "b")], (3, size, size))
-    timed("transfer", lambda: transfer_batch(model, x_T, h, s, noise))
+    timed("transfer", lambda: transfer(model, content, style, s, noise))
     one = network("avatars", 1, args)["ms"] / 1e3
     found["of it networks, about"] = one * (2 * s.inversion_evaluations() + s.transfer_evaluations() + 30 * 0.75)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from diffstyle.errors import UsageError
 from diffstyle.hspace import BLENDS
@@ -10,7 +11,7 @@ from diffstyle.solvers import SOLVERS
 from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, thin_out, transfer_steps
 
 VARIANTS = ("official", "paper")
-NOISES = ("pair", "official")
+NOISES = ("pair", "official", "golden")
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,17 @@ class Settings:
     variant: str = "official"
     blend: str = "slerp"  # how h and the content's h are combined: hspace.mix
     mask: str = ""  # "": everywhere, "box": the official box, else a rectangle or a file (diffstyle.masks)
-    noise: str = "pair"
+    noise: str = "pair"  # each pair's own, or one stream: of a real official run, or of the golden arrays (diffstyle.noise)
     seed: int = 1234
     solver: str = "ddim"  # the official walk, or another of diffstyle.solvers: nearly the same for fewer evaluations
     nfe: int = 40  # the other solvers' evaluations from t_0 to the clean image, those at injections apart
+
+    @classmethod
+    def of(cls, **given: Any) -> Settings:
+        """Settings from what was said: a variant brings its own omega unless one is given (the paper's is 0.3)."""
+        if given.get("omega") is None:
+            given["omega"] = 0.3 if given.get("variant") == "paper" else 0.0
+        return cls(**given)
 
     def check(self, timesteps: int = 1000) -> None:
         """Raise UsageError for a value that cannot be meant, in the words of the command line."""
@@ -84,6 +92,7 @@ class Settings:
             content_replace_step=self.content_replace_step,
             t_0=self.t_0,
             boost_every_step=self.variant == "paper",
+            kept=self.kept(),
         )
 
     def inversion_walk(self) -> list[Step]:
@@ -100,4 +109,4 @@ class Settings:
 
     def transfer_evaluations(self) -> int:
         """Network evaluations of one transfer; an injection is one, with its second decode."""
-        return sum(2 if step.calibrate else 1 for step in self.transfer_walk())
+        return sum(step.evaluations for step in self.transfer_walk())

@@ -22,16 +22,21 @@ class Step:
 
     t: int
     t_next: int  # -1 is the clean image
-    inject: bool = False  # blend the content's h
-    calibrate: bool = False  # move x_t so that its own prediction matches the injected one
+    then: tuple[int, ...] = ()  # timesteps walked after t_next without asking the network
+    h_from: int | None = None  # inversion timestep of the content's h that is blended in here; None: nothing is
+    omega: float = 0.0  # not 0: move x_t so that its own prediction matches the injected one
     eta: float = 0.0  # 1: as much noise as DDPM
     dt_lambda: float = 1.0  # factor on the direction pointing to x_t
-    then: tuple[int, ...] = ()  # timesteps walked after t_next without asking the network
 
     @property
     def event(self) -> bool:
         """Whether something happens here that puts a kink into a smooth trajectory."""
-        return self.inject or self.eta > 0
+        return self.h_from is not None or self.eta > 0
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is asked; an injection is one, with its second decode."""
+        return 2 if self.omega else 1
 
 
 def timestep_grid(n: int, t_0: int = 999) -> list[int]:
@@ -84,8 +89,9 @@ def transfer_steps(
     content_replace_step: int = 50,
     t_0: int = 999,
     boost_every_step: bool = False,
+    kept: Sequence[int] = (),
 ) -> list[Step]:
-    """The walk down, ending at t_next = -1.
+    """The walk down, ending at t_next = -1. An injection reads h at the nearest of the inversion timesteps ``kept``.
 
     An event (injection or boost) takes place at the generation step nearest to its timestep: the official ones at n_gen
     50 and 1000, and as many at any other n_gen. ``boost_every_step`` is the paper's text: noise wherever t <= t_boost.
@@ -98,11 +104,18 @@ def transfer_steps(
     steps = []
     for t, t_next in zip(reversed(grid), reversed([-1, *grid[:-1]]), strict=True):
         inject = t in injected
-        calibrate = inject and omega != 0
         # The calibrated step is an ordinary DDIM step, and dt_lambda's is deterministic.
-        damp = inject and not calibrate and t >= dt_end and dt_lambda != 1
-        eta = 1.0 if t in boosted and not damp else 0.0
-        steps.append(Step(t, t_next, inject, calibrate, eta, dt_lambda if damp else 1.0))
+        damp = inject and not omega and t >= dt_end and dt_lambda != 1
+        steps.append(
+            Step(
+                t,
+                t_next,
+                h_from=nearest(t, kept or grid) if inject else None,
+                omega=omega if inject else 0.0,
+                eta=1.0 if t in boosted and not damp else 0.0,
+                dt_lambda=dt_lambda if damp else 1.0,
+            )
+        )
     return steps
 
 

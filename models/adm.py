@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffstyle.models.hspace_unet import Features, GroupNorm32, HSpaceUNet, add_, at_least_fp32, mul_, silu_
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.models.layers import GroupNorm32, Upsample, add_, at_least_fp32, mul_, silu_
 
 # guided-diffusion's channel multipliers when a config leaves them out
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
@@ -30,19 +31,6 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     freqs = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * -(math.log(10000) / half))
     angles = t[:, None] * freqs[None, :]
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim % 2))
-
-
-class Upsample(nn.Module):
-    """Nearest-neighbour doubling, followed by 3x3 where the network resamples outside its residual blocks."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        if with_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return self.conv(x) if hasattr(self, "conv") else x
 
 
 class Downsample(nn.Module):

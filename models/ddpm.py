@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffstyle.models.hspace_unet import Features, GroupNorm32, HSpaceUNet, add_, at_least_fp32, silu_
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.models.layers import GroupNorm32, Upsample, add_, at_least_fp32, silu_
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -73,19 +74,6 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1))) if hasattr(self, "conv") else F.avg_pool2d(x, 2)
-
-
-class Upsample(nn.Module):
-    """Double the resolution: nearest neighbour, then 3x3."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        if with_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return self.conv(x) if hasattr(self, "conv") else x
 
 
 class Level(nn.Module):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class Features(NamedTuple):
@@ -35,40 +33,3 @@ class HSpaceUNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """eps(x_t, t), the plain network."""
         return self.decode(self.encode(x, t))
-
-
-def at_least_fp32(x: Tensor) -> Tensor:
-    """x in fp32, or in fp64 if it is that already (the tests' reference precision)."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-class GroupNorm32(nn.GroupNorm):
-    """Group normalisation in fp32 whatever the precision around it (its parameters stay fp32, see ``to_precision``)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(at_least_fp32(x)).to(x.dtype)
-
-
-# Large activations cost a CPU as much to allocate as to compute. Where no gradient is recorded, what a layer has just made
-# is therefore overwritten by the next elementwise step; the numbers are the same.
-
-
-def silu_(x: Tensor) -> Tensor:
-    return F.silu(x, inplace=not torch.is_grad_enabled())
-
-
-def add_(x: Tensor, y: Tensor) -> Tensor:
-    return x + y if torch.is_grad_enabled() else x.add_(y)
-
-
-def mul_(x: Tensor, y: Tensor) -> Tensor:
-    return x * y if torch.is_grad_enabled() else x.mul_(y)
-
-
-def to_precision(unet: HSpaceUNet, dtype: torch.dtype) -> HSpaceUNet:
-    """Run ``unet`` in ``dtype``, in place; norms keep fp32 parameters because low precision feeds back over 1000 steps."""
-    unet.to(dtype)
-    for module in unet.modules():
-        if isinstance(module, GroupNorm32):
-            module.float()
-    return unet

@@ -27,14 +27,14 @@ TABLE = {
     "sampling": "diffusion hspace solvers steps models.*",
     "settings": "errors hspace solvers steps",
     "model": "diffusion models.*",
-    "pipeline": "model settings sampling hspace masks noise solvers steps",
+    "pipeline": "model models.* settings sampling hspace masks noise solvers steps",
     "zoo.*": "zoo.* model diffusion errors files models.* configs.*",
     "runs.*": "runs.* pipeline model settings noise masks images files errors version configs.*",
-    "figures.*": "figures.* runs.* pipeline model settings sampling noise images files errors models.*",
-    "api": "zoo.* pipeline model settings noise images errors",
+    "figures.*": "figures.* runs.* pipeline model settings sampling steps noise images files errors models.*",
+    "api": "zoo.* pipeline model settings images files errors",
     "commands": "* ",
     "__main__": "commands settings errors version",
-    "__init__": "api model settings errors version",
+    "__init__": "api pipeline model settings errors version",
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

@@ -12,9 +12,10 @@ from PIL import Image
 from diffstyle.errors import WorkError
 from diffstyle.figures.table import Cell, symbol, table
 from diffstyle.images import load_image, save_png, to_image
+from diffstyle.runs.config import RunConfig
 from diffstyle.runs.inputs import picture_reader
 from diffstyle.runs.names import shorten
-from diffstyle.runs.plan import Pair, Plan, RunConfig
+from diffstyle.runs.plan import Pair, Plan
 from diffstyle.runs.sweep import Axis, Point, Values, name_of, show
 
 

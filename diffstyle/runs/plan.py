@@ -14,6 +14,7 @@ from diffstyle.files import open_folder
 from diffstyle.model import Model
 from diffstyle.pipeline import cache_key
 from diffstyle.runs.batching import default_batch_size
+from diffstyle.runs.config import LAYOUTS, RunConfig
 from diffstyle.runs.inputs import Picture, list_images, read_pictures
 from diffstyle.runs.latents import LatentCache
 from diffstyle.runs.names import distinct, fold, shorten
@@ -23,25 +24,6 @@ from diffstyle.settings import Settings
 
 log = logging.getLogger(__name__)
 Changes = tuple[tuple[str, float], ...]  # fields of Settings and their values
-LAYOUTS = ("flat", "by-style", "by-content")
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Where a run reads and writes, and how; what the pictures depend on is in ``settings``."""
-
-    content_dir: Path
-    style_dir: Path
-    save_dir: Path
-    settings: Settings
-    pairs: Path | None = None  # a CSV of pairs; None: every content with every style
-    recursive: bool = False
-    exif: bool = False
-    layout: str = "flat"
-    cache_dir: Path | None = None  # None: latents live in a temporary folder during the run
-    overwrite: bool = False
-    batch_size: int | None = None  # None: by free memory
-    show_progress: bool = True
 
 
 @dataclass(frozen=True)

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import logging
-import math
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import PIL
 import torch
-from PIL import Image
 
-from diffstyle.errors import WorkError
 from diffstyle.files import abandoned, write_json
-from diffstyle.images import read_record, save_png, tile
+from diffstyle.images import read_record
 from diffstyle.masks import mask_digest
-from diffstyle.runs.inputs import Picture
-from diffstyle.runs.plan import Pair, Plan, RunConfig
+from diffstyle.model import Model
+from diffstyle.runs.config import RunConfig
+from diffstyle.runs.plan import Pair, Plan
 from diffstyle.version import __version__
 
 log = logging.getLogger(__name__)
-GRID_PIXELS = 64_000_000  # beyond it the cells of grid.png shrink
 
 
 @dataclass
-class Report:
+class Outcome:
     """What a run did."""
 
     grid: Path | None = None
@@ -41,7 +38,7 @@ class Report:
 # ---- folders -----------------------------------------------------------------------------------------------------
 
 
-def sweep(folders: Iterable[Path]) -> None:
+def remove_leftovers(folders: Iterable[Path]) -> None:
     """Remove what killed processes left half done."""
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -77,7 +74,7 @@ def is_done(stamp: Mapping[str, Any], cfg: RunConfig, pair: Pair) -> bool:
     return all({**each, "version": __version__} == record for each in found)
 
 
-def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], report: Report) -> None:
+def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Outcome) -> None:
     """run.json: the resolved settings, versions, checkpoint and inputs of a run, and how it went."""
     record = {
         "settings": asdict(cfg.settings),
@@ -93,65 +90,24 @@ def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], report: Repo
              **({"changes": dict(p.changes)} if p.changes else {})}
             for p in plan.pairs
         ],
-        "done": len(report.done),
-        "kept": len(report.kept),
-        "failed": report.failed,
-        "seconds": round(report.seconds, 2),
+        "done": len(outcome.done),
+        "kept": len(outcome.kept),
+        "failed": outcome.failed,
+        "seconds": round(outcome.seconds, 2),
     }  # fmt: skip
     write_json(cfg.save_dir / "run.json", record)
 
 
-# ---- the grid ----------------------------------------------------------------------------------------------------
-
-Row = list[Image.Image | None]
-
-
-def write_grid(cfg: RunConfig, plan: Plan, size: int, read: Callable[[Picture], Image.Image]) -> Path:
-    """Lay out grid.png from the results on disk; a missing picture is a grey cell, large grids get smaller cells.
-
-    A product of two folders is a table as the official code's, a list of pairs a sheet of their stacks.
-    """
-    if plan.is_product():
-        columns, count, rows = len(plan.styles) + 1, len(plan.contents) + 1, table(cfg, plan, read)
-    else:
-        columns = math.ceil(math.sqrt(3 * len(plan.pairs)))
-        count, rows = 3 * math.ceil(len(plan.pairs) / columns), sheet(cfg, plan, columns, read)
-    cell = max(1, min(size, int(math.sqrt(GRID_PIXELS / (columns * count))) - 1))
-    if cell < size:
-        log.info("grid.png: %d x %d pictures, shown at %d pixels each", columns, count, cell)
-    path = cfg.save_dir / "grid.png"
-    save_png(path, tile(rows, columns, cell, count), {"settings": asdict(cfg.settings)})
-    return path
+def merged(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcomes of all processes as one."""
+    whole = Outcome()
+    for outcome in outcomes:
+        whole.done += outcome.done
+        whole.kept += outcome.kept
+        whole.failed |= outcome.failed
+    return whole
 
 
-def table(cfg: RunConfig, plan: Plan, read: Callable[[Picture], Image.Image]) -> Iterator[Row]:
-    """An empty cell, styles across, contents down."""
-    yield [None, *(shown(s, read) for s in plan.styles)]
-    across = len(plan.styles)
-    for i, content in enumerate(plan.contents):
-        yield [shown(content, read), *(saved(cfg, p) for p in plan.pairs[i * across : (i + 1) * across])]
-
-
-def sheet(cfg: RunConfig, plan: Plan, columns: int, read: Callable[[Picture], Image.Image]) -> Iterator[Row]:
-    """Style, content and result of each pair, one below the other."""
-    for start in range(0, len(plan.pairs), columns):
-        part = plan.pairs[start : start + columns]
-        fill: Row = [None] * (columns - len(part))
-        yield [*(shown(p.style, read) for p in part), *fill]
-        yield [*(shown(p.content, read) for p in part), *fill]
-        yield [*(saved(cfg, p) for p in part), *fill]
-
-
-def shown(picture: Picture, read: Callable[[Picture], Image.Image]) -> Image.Image | None:
-    try:
-        return read(picture)
-    except WorkError:
-        return None
-
-
-def saved(cfg: RunConfig, pair: Pair) -> Image.Image | None:
-    try:
-        with Image.open(cfg.save_dir / pair.result_name) as image:
-            return image.convert("RGB")
-    except Exception:  # missing, or something else under its name
-        return None
+def model_stamp(model: Model) -> dict[str, Any]:
+    """The model's part of a record: all of it that a picture depends on."""
+    return {"config": model.config.name, "sha256": model.digest, "precision": str(model.dtype).removeprefix("torch.")}

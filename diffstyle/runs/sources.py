@@ -14,7 +14,8 @@ from diffstyle.errors import UsageError
 from diffstyle.files import file_hash
 from diffstyle.images import save_png, to_image
 from diffstyle.model import Model
-from diffstyle.pipeline import sample_batch
+from diffstyle.noise import seeded
+from diffstyle.pipeline import draw
 from diffstyle.runs.inputs import readable_endings
 from diffstyle.runs.latents import LatentCache
 from diffstyle.settings import Settings
@@ -78,12 +79,12 @@ def draw_samples(
     for start in range(0, len(missing), batch_size):
         batch = missing[start : start + batch_size]
         x_T = torch.stack([initial_noise(settings.seed, i, size) for i in batch])
-        x0, h = sample_batch(model, x_T, settings)
+        x0, drawn = draw(model, x_T, settings, [f"{settings.seed}/{i}" for i in batch])
         for k, i in enumerate(batch):
             save_png(paths[i], to_image(x0[k]))
             digest = file_hash(paths[i])
             cache.put_x_T(digest, x_T[k])
-            cache.put_h(digest, {t: maps[k] for t, maps in h.items()})
+            cache.put_h(digest, {t: maps[k] for t, maps in drawn.h.items()})
     return paths
 
 
@@ -94,7 +95,6 @@ def has_latents(path: Path, settings: Settings, cache: LatentCache) -> bool:
 
 def initial_noise(seed: int, index: int, size: int) -> torch.Tensor:
     """x_T (3, size, size) of sample ``index``."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-    return torch.randn(3, size, size, generator=generator)
+    return torch.randn(3, size, size, generator=seeded(f"sample|{seed}|{index}"))
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from diffstyle.errors import Interrupted, UsageError, WorkError
 from diffstyle.files import open_folder, temporary_name
 from diffstyle.model import Model, ModelConfig
-from diffstyle.runs.plan import Plan, RunConfig
-from diffstyle.runs.records import Report, sweep
+from diffstyle.runs.config import RunConfig
+from diffstyle.runs.plan import Plan
+from diffstyle.runs.records import Outcome, remove_leftovers
 from diffstyle.runs.run import lay_out, run
 from diffstyle.runs.workers import ALONE, Share
 from diffstyle.settings import Settings
@@ -83,13 +84,13 @@ def make_points(axes: Sequence[Axis], cfg: RunConfig, settings: Callable[[Values
     return points
 
 
-def run_sweep(model: Model, cfg: RunConfig, points: Sequence[Point], plan: Plan, share: Share = ALONE) -> list[Report]:
+def run_sweep(model: Model, cfg: RunConfig, points: Sequence[Point], plan: Plan, share: Share = ALONE) -> list[Outcome]:
     """Make every point's pictures (this process's share of them)."""
     open_folder(cfg.save_dir, "--save_dir")
-    sweep([cfg.save_dir])  # the points' runs look after their own folders
+    remove_leftovers([cfg.save_dir])  # the points' runs look after their own folders
     cache = cfg.cache_dir or Path(share.from_first(str(cfg.save_dir / temporary_name())))
     runs = [replace(point.cfg, cache_dir=cache) for point in points]
-    reports: list[Report] = []
+    reports: list[Outcome] = []
     try:
         for i, (point, each) in enumerate(zip(points, runs, strict=True)):
             log.info("sweep %d of %d: %s", i + 1, len(points), name_of(point.values))
@@ -107,7 +108,7 @@ def run_sweep(model: Model, cfg: RunConfig, points: Sequence[Point], plan: Plan,
     return reports
 
 
-def lay_out_points(config: ModelConfig, points: Sequence[Point], plan: Plan) -> tuple[list[Point], list[Report]]:
+def lay_out_points(config: ModelConfig, points: Sequence[Point], plan: Plan) -> tuple[list[Point], list[Outcome]]:
     """Grids and records again of the points of which something is on disk. Raises WorkError if there is none."""
     there, reports = [], []
     for point in points:

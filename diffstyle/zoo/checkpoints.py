@@ -16,7 +16,8 @@ from diffstyle.files import file_hash
 from diffstyle.model import Model, ModelConfig
 from diffstyle.models import build_unet
 from diffstyle.models.convert import diffusers_architecture
-from diffstyle.models.hspace_unet import HSpaceUNet, to_precision
+from diffstyle.models.hspace_unet import HSpaceUNet
+from diffstyle.models.layers import to_precision
 from diffstyle.models.recognise import recognise
 from diffstyle.zoo.download import fetch
 from diffstyle.zoo.entries import PRETRAINED, Entry, find_entry, load_zoo, recorded, sidecar

@@ -7,14 +7,15 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from diffstyle.api import as_tensor, digests, load
+import diffstyle
+from diffstyle.api import load
 from diffstyle.errors import DiffstyleError, UsageError
 from diffstyle.figures.metrics import (
     bootstrap,
@@ -26,10 +27,9 @@ from diffstyle.figures.metrics import (
 )
 from diffstyle.figures.table import Cell, table
 from diffstyle.files import open_folder, write_whole
-from diffstyle.images import save_png, to_image
+from diffstyle.images import load_image, save_png, to_image
 from diffstyle.model import Model
-from diffstyle.noise import pair_noise
-from diffstyle.pipeline import invert_batch, transfer_batch
+from diffstyle.pipeline import Inverted
 from diffstyle.runs.inputs import list_images
 from diffstyle.settings import Settings
 
@@ -49,8 +49,9 @@ class Bench:
     settings: Settings  # of the command line; variants change some of them
     contents: Tensor  # (C, 3, H, W) in [-1, 1]
     styles: Tensor  # (S, 3, H, W)
-    h: dict[int, Tensor]  # timestep -> (C, C_h, H', W')
-    x_T: Tensor  # (S, 3, H, W)
+    content: Inverted
+    style: Inverted
+    batch_size: int
     out: Path
 
 
@@ -81,27 +82,19 @@ def start(args: argparse.Namespace) -> Bench:
     s = Settings(gamma=args.gamma, omega=args.omega, t_edit=args.t_edit, t_boost=args.t_boost, n_inv=args.n_inv,
                  n_gen=args.n_gen, content_replace_step=args.content_replace_step)  # fmt: skip
     model = load(args.config, args.model_path, args.device)
-    s.check(model.config.timesteps)
     open_folder(args.out, "--out")
-    contents = as_tensor(model, list_images(args.content_dir, "--content_dir")[: args.n_contents])
-    styles = as_tensor(model, list_images(args.style_dir, "--style_dir")[: args.n_styles])
-    parts = [invert_batch(model, x, s, s.kept(), latent=False).h for x in contents.split(args.batch_size)]
-    h = {t: torch.cat([part[t] for part in parts]) for t in s.kept()}
-    x_T = torch.cat([invert_batch(model, x, s).x_T for x in styles.split(args.batch_size)])
-    return Bench(model, s, contents, styles, h, x_T, args.out)
+    sides = []
+    for folder, flag, n in ((args.content_dir, "--content_dir", args.n_contents), (args.style_dir, "--style_dir", args.n_styles)):
+        paths = list_images(folder, flag)[:n]
+        inverted = diffstyle.invert(model, paths, args.batch_size, **asdict(s))
+        sides.append((torch.stack([load_image(p, model.config.image_size) for p in paths]), inverted))
+    (contents, content), (styles, style) = sides
+    return Bench(model, s, contents, styles, content, style, args.batch_size, args.out)
 
 
 def transfer(bench: Bench, s: Settings) -> Tensor:
     """Every content in every style: (C, S, 3, H, W) on the CPU, clipped to [-1, 1]."""
-    s.check(bench.model.config.timesteps)
-    content_keys, style_keys = digests(bench.contents), digests(bench.styles)
-    shape = (3, *bench.contents.shape[2:])
-    results = []
-    for c, key in enumerate(content_keys):
-        h = {t: maps[c : c + 1].expand(len(bench.styles), -1, -1, -1) for t, maps in bench.h.items()}
-        noise = pair_noise(s.seed, [(key, style) for style in style_keys], shape)
-        results.append(transfer_batch(bench.model, bench.x_T, h, s, noise).cpu().clamp(-1, 1))
-    return torch.stack(results)
+    return diffstyle.transfer(bench.model, bench.content, bench.style, bench.batch_size, **asdict(s)).clamp(-1, 1)
 
 
 def measure(bench: Bench, results: Tensor, variant: str) -> list[Row]:

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from common import Row, parser, run, save
-from diffstyle.api import as_tensor, load
+from diffstyle.api import load
 from diffstyle.files import open_folder
+from diffstyle.images import load_image
 from diffstyle.runs.inputs import list_images
 from diffstyle.sampling import timestep
 
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     open_folder(args.out, "--out")
     paths = list_images(args.content_dir, "--content_dir")[: args.n_contents]
     paths += list_images(args.style_dir, "--style_dir")[: args.n_styles]
-    x0 = as_tensor(model, paths).repeat(args.draws, 1, 1, 1)
+    x0 = torch.stack([load_image(path, model.config.image_size) for path in paths]).repeat(args.draws, 1, 1, 1)
     picture = torch.arange(len(paths)).repeat(args.draws)
     generator = torch.Generator().manual_seed(0)
     rows: list[Row] = []

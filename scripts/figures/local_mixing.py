@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     size = bench.model.config.image_size
     for label, s in variants.items():
         change = (results[label] - plain).abs().mean(2)  # (C, S, H, W)
-        mask = build_mask(s.mask, next(iter(bench.h.values())).shape[-2:])
+        mask = build_mask(s.mask, next(iter(bench.content.h.values())).shape[-2:])
         inside = change.new_ones(size, size) if mask is None else F.interpolate(mask, (size, size))[0, 0]
         for row in rows:
             if row["variant"] == label:

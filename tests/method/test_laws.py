@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from walks import invert, transfer
 
 from diffstyle.diffusion import ddim_sigma, ddim_step, linear_schedule, predict_x0
-from diffstyle.hspace import inject, match_norm, norm, slerp
+from diffstyle.hspace import Blend, match_norm, norm, slerp
 from diffstyle.masks import build_mask
-from diffstyle.noise import OfficialNoise, pair_noise
-from diffstyle.sampling import Blend, calibrate, decode_both, invert, transfer
+from diffstyle.noise import OneStream, pair_noise
+from diffstyle.sampling import calibrate, decode_both
 from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, nearest, timestep_grid, transfer_steps
 from golden_models import FAMILIES, golden_model
 
@@ -80,10 +81,10 @@ def test_slerp_ends_and_angle() -> None:
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
 def test_parallel_and_zero_maps_give_no_nan(gamma: float) -> None:
     h = maps(0)
-    torch.testing.assert_close(inject(h, h.clone(), gamma), h)
-    torch.testing.assert_close(inject(h, 3 * h, gamma), h)
+    torch.testing.assert_close(Blend(gamma)(h, h.clone()), h)
+    torch.testing.assert_close(Blend(gamma)(h, 3 * h), h)
     for a, b in ((h, -h), (h, torch.zeros_like(h)), (torch.zeros_like(h), h)):
-        assert inject(a, b, gamma).isfinite().all()
+        assert Blend(gamma)(a, b).isfinite().all()
 
 
 @given(st.integers(0, 20), st.floats(0, 1), st.booleans())
@@ -91,7 +92,7 @@ def test_outside_the_mask_h_is_untouched(seed: int, gamma: float, match: bool) -
     h, content = maps(seed), maps(seed + 100)
     mask = build_mask("box", (8, 8))
     assert mask is not None
-    mixed = inject(h, content, gamma, mask, match)
+    mixed = Blend(gamma, mask=mask, match_masked=match)(h, content)
     assert torch.equal(mixed[:, :, :4], h[:, :, :4])
     assert torch.equal(mixed[..., 5:], h[..., 5:])
     if gamma > 0.1:
@@ -101,7 +102,7 @@ def test_outside_the_mask_h_is_untouched(seed: int, gamma: float, match: bool) -
 
 def test_mask_of_ones_with_matched_norms_is_no_mask() -> None:
     h, content = maps(0), maps(1)
-    torch.testing.assert_close(inject(h, content, 0.4, torch.ones(1, 1, 8, 8), True), inject(h, content, 0.4))
+    torch.testing.assert_close(Blend(0.4, mask=torch.ones(1, 1, 8, 8), match_masked=True)(h, content), Blend(0.4)(h, content))
 
 
 def test_calibration_identities() -> None:
@@ -136,15 +137,15 @@ def test_timestep_grid_is_increasing(n: int, t_0: int) -> None:
 
 @pytest.mark.parametrize("n_gen", [50, 100, 200, 250, 500, 1000])
 def test_thirty_injections_at_every_n_gen(n_gen: int) -> None:
-    assert sum(step.inject for step in transfer_steps(n_gen, t_edit=400)) == 30
-    assert sum(step.inject for step in transfer_steps(n_gen, t_edit=500)) == 25
+    assert sum(step.h_from is not None for step in transfer_steps(n_gen, t_edit=400)) == 30
+    assert sum(step.h_from is not None for step in transfer_steps(n_gen, t_edit=500)) == 25
     assert sum(step.eta == 1 for step in transfer_steps(n_gen, t_boost=200)) == 10
 
 
 def test_official_injections_at_50_and_1000() -> None:
     official = [t for t in timestep_grid(50) if t >= 400]
     for n_gen in (50, 1000):
-        assert sorted(step.t for step in transfer_steps(n_gen, t_edit=400) if step.inject) == official
+        assert sorted(step.t for step in transfer_steps(n_gen, t_edit=400) if step.h_from is not None) == official
 
 
 @given(
@@ -156,7 +157,7 @@ def test_every_plan_walks_down_to_the_clean_image(n: int, t_edit: int, t_boost: 
     assert [s.t_next for s in steps] == [*[s.t for s in steps][1:], -1]
     assert len(steps) == n
     events = event_timesteps(n, replace)
-    assert sum(s.inject for s in steps) <= sum(t >= t_edit for t in events)
+    assert sum(s.h_from is not None for s in steps) <= sum(t >= t_edit for t in events)
     if paper:
         assert all((s.eta == 1) == (s.t <= t_boost) for s in steps)
 
@@ -165,8 +166,8 @@ def test_policy_of_calibration_and_dt_lambda() -> None:
     steps = {s.t: s for s in transfer_steps(50, dt_lambda=0.9985)}
     assert steps[978].dt_lambda == 0.9985 and steps[937].dt_lambda == 1.0
     steps = {s.t: s for s in transfer_steps(50, omega=0.3, dt_lambda=0.9985)}
-    assert steps[978].calibrate and steps[978].dt_lambda == 1.0
-    assert not steps[387].calibrate  # nothing is evaluated twice below t_edit
+    assert steps[978].omega == 0.3 and steps[978].dt_lambda == 1.0
+    assert not steps[387].omega  # nothing is evaluated twice below t_edit
 
 
 def test_nearest_prefers_the_larger() -> None:
@@ -200,7 +201,7 @@ def test_decode_of_encode_is_forward_and_leaves_features_alone(family: str) -> N
 def test_gamma_zero_is_plain_ddim(family: str) -> None:
     model = golden_model(family)
     x_T = torch.randn(1, 3, 32, 32)
-    walk = transfer_steps(10, content_replace_step=10)
+    walk = transfer_steps(10, content_replace_step=10, kept=timestep_grid(10)[:-1])
     h = invert(model.unet, x_T.clamp(-1, 1), inversion_steps(10), SCHEDULE, timestep_grid(10)[:-1]).h
     plain = transfer(model.unet, x_T, {}, [Step(s.t, s.t_next) for s in walk], SCHEDULE, Blend())
     ours = transfer(model.unet, x_T, h, walk, SCHEDULE, Blend(gamma=0.0))
@@ -242,7 +243,7 @@ def test_evaluations_are_not_wasted() -> None:
     assert counts == {"encode": 49, "decode": 49}
     for omega, encodes, decodes in ((0.0, 50, 80), (0.3, 80, 110)):
         counts.update(encode=0, decode=0)
-        transfer(unet, x, h, transfer_steps(50, omega=omega), SCHEDULE, Blend(0.3, omega))
+        transfer(unet, x, h, transfer_steps(50, omega=omega, kept=list(h)), SCHEDULE, Blend(0.3))
         assert counts == {"encode": encodes, "decode": decodes}
 
 
@@ -263,9 +264,9 @@ def test_pair_noise_does_not_depend_on_the_batch() -> None:
 def test_official_noise_is_one_stream() -> None:
     stream = torch.Generator().manual_seed(5)
     raw = [torch.randn(1, 3, 4, 4, generator=stream)[0] for _ in range(12)]
-    batch = OfficialNoise(5, (3, 4, 4), 2, calibrated=False).batch([0, 2])
+    batch = OneStream(torch.Generator().manual_seed(5), (3, 4, 4), 2, calibrated=False).batch([0, 2])
     assert torch.equal(batch(), torch.stack([raw[0], raw[4]])) and torch.equal(batch(), torch.stack([raw[1], raw[5]]))
-    calibrated = OfficialNoise(5, (3, 4, 4), 2, calibrated=True).batch([1])
+    calibrated = OneStream(torch.Generator().manual_seed(5), (3, 4, 4), 2, calibrated=True).batch([1])
     assert torch.equal(calibrated()[0], raw[5]) and torch.equal(calibrated()[0], raw[7])
 
 

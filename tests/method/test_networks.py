@@ -12,7 +12,8 @@ import torch
 
 from diffstyle.models import build_unet
 from diffstyle.models.adm import ADM, AttentionBlock
-from diffstyle.models.hspace_unet import GroupNorm32, HSpaceUNet, to_precision
+from diffstyle.models.hspace_unet import HSpaceUNet
+from diffstyle.models.layers import GroupNorm32, to_precision
 from diffstyle.zoo.config import CONFIG_DIR, load_config
 
 ROOT = Path(__file__).resolve().parents[2]

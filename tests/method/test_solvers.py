@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
+from walks import invert, transfer
 
 from diffstyle.diffusion import linear_schedule
 from diffstyle.errors import UsageError
+from diffstyle.hspace import Blend
 from diffstyle.models import build_unet
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
 from diffstyle.runs.latents import LatentCache
-from diffstyle.sampling import Blend, invert, transfer
 from diffstyle.settings import Settings
 from diffstyle.solvers import SOLVERS, Known, glide, weights
 from diffstyle.steps import inversion_steps, thin_out, transfer_steps, warp
@@ -122,12 +123,12 @@ def test_every_solver_is_ddim_when_every_step_is_evaluated() -> None:
 
 
 def ddim(unet: HSpaceUNet, x: Tensor, h: dict[int, Tensor], plan: Any, noise: Any, omega: float = 0.0) -> Tensor:
-    return transfer(unet, x, h, plan, SCHEDULE, Blend(0.4, omega), noise)
+    return transfer(unet, x, h, plan, SCHEDULE, Blend(0.4), noise)
 
 
 def fast(solver: Any) -> Any:
     def walk(unet: HSpaceUNet, x: Tensor, h: dict[int, Tensor], plan: Any, noise: Any, omega: float = 0.0) -> Tensor:
-        return transfer(unet, x, h, plan, SCHEDULE, Blend(0.4, omega), noise, solver=solver)
+        return transfer(unet, x, h, plan, SCHEDULE, Blend(0.4), noise, solver=solver)
 
     return walk
 
@@ -152,7 +153,7 @@ def noise(x: Tensor, drawn: list[Tensor] | None = None) -> Any:
 def test_events_stay_as_they_are(nfe: int, n_gen: int, t_boost: int, omega: float, variant: str) -> None:
     settings = Settings(n_gen=n_gen, t_boost=t_boost, omega=omega, variant=variant, solver="abm3", nfe=nfe, dt_lambda=0.99)
     reference, thin = settings.transfer_plan(), settings.transfer_walk()
-    events = [s for s in reference if s.inject or s.eta > 0]
+    events = [s for s in reference if s.h_from is not None or s.eta > 0]
     assert [replace(s, then=()) for s in thin if s.event] == events  # the very steps: t, t_next, strength, noise
     assert len(thin) <= len(events) + nfe
     walked = [reference[0].t]  # nothing is left out or walked twice
@@ -201,10 +202,10 @@ def test_transfer_of_50_steps(omega: float, encodes: int, decodes: int) -> None:
     unet, settings = Gaussian(), Settings(n_gen=50, n_inv=50, omega=omega)
     h = invert(unet, picture(), settings.inversion_plan(), SCHEDULE, settings.kept()).h
     unet.encodes = unet.decodes = 0
-    told = list[int]()
-    transfer(unet, picture(), h, settings.transfer_plan(), SCHEDULE, Blend(0.3, omega), progress=told.append)
+    plan = settings.transfer_plan()
+    transfer(unet, picture(), h, plan, SCHEDULE, Blend(0.3))
     assert (unet.encodes, unet.decodes) == (encodes, decodes)
-    assert sum(told) == settings.transfer_evaluations() == encodes
+    assert sum(step.evaluations for step in plan) == settings.transfer_evaluations() == encodes
 
 
 @pytest.mark.parametrize("solver", ["ddim", "abm3"])

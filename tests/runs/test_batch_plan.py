@@ -15,10 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from diffstyle.errors import UsageError
+from diffstyle.runs.config import RunConfig
 from diffstyle.runs.inputs import Picture
 from diffstyle.runs.names import distinct, fold, picture_names, shorten
 from diffstyle.runs.pairs import COLUMNS, read_rows
-from diffstyle.runs.plan import Pair, Plan, RunConfig, name_pairs
+from diffstyle.runs.plan import Pair, Plan, name_pairs
 from diffstyle.settings import Settings
 from diffstyle.steps import timestep_grid
 from diffstyle.zoo.config import load_config
@@ -165,8 +166,8 @@ def test_any_accepted_settings_make_a_plan(
     steps = s.transfer_plan()
     assert len(steps) == n_gen and steps[0].t == 999 and steps[-1].t_next == -1
     assert all(a.t_next == b.t for a, b in zip(steps, steps[1:], strict=False))
-    assert sum(step.inject for step in steps) <= (n_gen if replace in (-1, 0) else replace)
-    assert all(step.inject for step in steps if step.calibrate) and all(step.eta in (0, 1) for step in steps)
+    assert sum(step.h_from is not None for step in steps) <= (n_gen if replace in (-1, 0) else replace)
+    assert all(step.h_from is not None for step in steps if step.omega) and all(step.eta in (0, 1) for step in steps)
     assert all(step.dt_lambda == 1 or step.eta == 0 for step in steps)
     assert set(s.kept()) <= {step.t for step in s.inversion_plan()}
     assert 0 <= s.inversion_evaluations(False) <= s.inversion_evaluations() == n_inv - 1

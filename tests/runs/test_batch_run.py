@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from batch_tools import Tiny, make_tiny, paint, pictures, results
 from diffstyle import images, pipeline
 from diffstyle.errors import WorkError
 from diffstyle.files import temporary_name, write_whole
-from diffstyle.noise import OfficialNoise
-from diffstyle.runs import batching, run
+from diffstyle.noise import OneStream
+from diffstyle.pipeline import Inverted
+from diffstyle.runs import batching, inversions, job
 from diffstyle.runs.batching import Batches
+from diffstyle.runs.config import RunConfig
+from diffstyle.runs.grid import write_grid
 from diffstyle.runs.inputs import Picture
-from diffstyle.runs.plan import Pair, Plan, RunConfig
-from diffstyle.runs.records import write_grid
+from diffstyle.runs.plan import Pair, Plan
 from diffstyle.runs.workers import Share
 from diffstyle.settings import Settings
 
@@ -74,13 +77,13 @@ def test_list_of_pairs(tiny: Tiny) -> None:
 
 def test_rows_with_their_own_seed_share_a_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    real = pipeline.transfer_batch
+    real = pipeline.transfer
 
-    def spy(model: Any, x_T: torch.Tensor, *rest: Any) -> torch.Tensor:
-        sizes.append(len(x_T))
-        return real(model, x_T, *rest)
+    def spy(model: Any, content: Inverted, *rest: Any) -> torch.Tensor:
+        sizes.append(len(content))
+        return real(model, content, *rest)
 
-    monkeypatch.setattr(run, "transfer_batch", spy)
+    monkeypatch.setattr(job, "transfer", spy)
     rows = "".join(f"c00.png,s0{i}.png,{g},{seed}\n" for i, g, seed in [(0, 0.2, 1), (1, 0.3, 1), (2, 0.2, 2), (0, 0.3, 3)])
     listing = write_list(tiny, "content,style,gamma,seed\n" + rows)
     assert main.main(tiny.argv("--pairs", listing, "--batch_size", "4", "--t_boost", "300")) == 0
@@ -225,21 +228,21 @@ def test_poisoned_inputs_fail_their_own_pairs(tiny: Tiny, capsys: pytest.Capture
 
 
 def test_infinite_results_fail_their_own_pairs(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = pipeline.transfer_batch
+    real = pipeline.transfer
 
     def spoilt(*args: Any) -> torch.Tensor:
         x = real(*args).clone()
         x[0, 0, 0, 0] = torch.inf
         return x
 
-    monkeypatch.setattr(run, "transfer_batch", spoilt)
+    monkeypatch.setattr(job, "transfer", spoilt)
     assert main.main(tiny.argv("--batch_size", "3")) == 1
     assert len(report(tiny)["failed"]) == 2 and len(results(tiny.out)) == 4
 
 
 def test_latents_lost_during_the_run_are_made_anew(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main.main(tiny.argv("--batch_size", "1")) == 0
-    whole, real, calls = pictures(tiny.out), pipeline.transfer_batch, []
+    whole, real, calls = pictures(tiny.out), pipeline.transfer, []
 
     def vandal(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -248,19 +251,19 @@ def test_latents_lost_during_the_run_are_made_anew(tiny: Tiny, monkeypatch: pyte
                 path.unlink()
         return real(*args)
 
-    monkeypatch.setattr(run, "transfer_batch", vandal)
+    monkeypatch.setattr(job, "transfer", vandal)
     assert main.main(tiny.argv("--overwrite", "--batch_size", "1")) == 0
     assert pictures(tiny.out) == whole
 
 
 def test_not_finite_inversion_is_said(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    real = pipeline.invert_batch
+    real = pipeline.invert
 
     def spoilt(*args: Any) -> Any:
-        inversion = real(*args)
-        return inversion if inversion.h else type(inversion)(inversion.x_T * torch.nan, inversion.h)
+        found = real(*args)
+        return found if found.h else replace(found, x_T=found.x_T * torch.nan)
 
-    monkeypatch.setattr(run, "invert_batch", spoilt)
+    monkeypatch.setattr(inversions, "invert", spoilt)
     assert main.main(tiny.argv()) == 1
     assert "not finite" in capsys.readouterr().err and not results(tiny.out)
 
@@ -278,15 +281,15 @@ def test_out_of_memory_halves_the_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPa
     options = ["--t_boost", "600", "--noise", "official"]  # draws must not be lost with the batch that failed
     assert main.main(tiny.argv("--batch_size", "1", *options)) == 0
     alone = results(tiny.out)
-    real = pipeline.transfer_batch
+    real = pipeline.transfer
 
-    def tight(model: Any, x_T: torch.Tensor, h: Any, settings: Settings, noise: Any, *rest: Any) -> torch.Tensor:
-        if len(x_T) > 1:
+    def tight(model: Any, content: Inverted, style: Inverted, settings: Settings, noise: Any, *rest: Any) -> torch.Tensor:
+        if len(content) > 1:
             noise()
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
-        return real(model, x_T, h, settings, noise, *rest)
+        return real(model, content, style, settings, noise, *rest)
 
-    monkeypatch.setattr(run, "transfer_batch", tight)
+    monkeypatch.setattr(job, "transfer", tight)
     assert main.main(tiny.argv("--batch_size", "4", "--overwrite", *options)) == 0
     err = capsys.readouterr().err
     assert "going on with --batch_size 2" in err and "going on with --batch_size 1" in err
@@ -326,11 +329,11 @@ def test_default_batch_size_follows_memory(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_official_noise_again_in_halves() -> None:
-    stream = OfficialNoise(1, (1, 2, 2), steps=2, calibrated=False)
+    stream = OneStream(torch.Generator().manual_seed(1), (1, 2, 2), steps=2, calibrated=False)
     z = stream.batch([0, 1, 2, 3])()
-    assert torch.equal(OfficialNoise(1, (1, 2, 2), 2, False).batch([0, 1])(), z[:2])
+    assert torch.equal(OneStream(torch.Generator().manual_seed(1), (1, 2, 2), 2, False).batch([0, 1])(), z[:2])
     assert torch.equal(stream.batch([0, 1])(), z[:2]) and torch.equal(stream.batch([2, 3])(), z[2:])
-    late = OfficialNoise(1, (1, 2, 2), steps=2, calibrated=False)
+    late = OneStream(torch.Generator().manual_seed(1), (1, 2, 2), steps=2, calibrated=False)
     assert torch.equal(late.batch([1, 3])(), z[[1, 3]])
 
 

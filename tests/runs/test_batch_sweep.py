@@ -15,10 +15,10 @@ from diffstyle import images
 from diffstyle.figures import animations, sweeps
 from diffstyle.figures.sweeps import figure_name
 from diffstyle.files import temporary_name, write_whole
-from diffstyle.runs import run, sweep
+from diffstyle.runs import inversions, run, sweep
 from diffstyle.runs.inputs import Picture
 from diffstyle.runs.plan import Pair
-from diffstyle.runs.records import Report
+from diffstyle.runs.records import Outcome
 
 SWEEP = ("--sweep", "gamma=0,0.5")
 FIGURE = "sweep_content_c00_style_s00.png"
@@ -102,7 +102,7 @@ def kill_self(*_: object, **__: object) -> None:
         (("--animate", "t"), animations, "save_animation", "the pairs are finished, their figures are not"),
         (SWEEP, sweeps, "table", "the pairs are finished, their figures are not"),
         (SWEEP, run, "write_grid", "0 of 2 settings; of the next, 4 of 4 pairs are finished"),
-        (("--just_precompute",), run, "invert_batch", "0 of 4 missing inversions are made"),
+        (("--just_precompute",), inversions, "invert", "0 of 4 missing inversions are made"),
     ],
 )
 def test_interruptions_say_how_far_it_came(
@@ -157,7 +157,7 @@ def test_shards_that_finish_at_different_points(tiny: Tiny, monkeypatch: pytest.
     assert main.main(tiny.argv("--save_dir", str(tiny.root / "whole"))) == 0
     real, begun = run.run, list[int]()
 
-    def overtaken(*args: Any) -> Report:
+    def overtaken(*args: Any) -> Outcome:
         report = real(*args)
         if not begun:
             begun.append(1)

@@ -15,7 +15,7 @@ from PIL import Image
 import main
 from diffstyle.configs.paths_config import DATASET_PATHS
 from diffstyle.errors import UsageError
-from diffstyle.pipeline import sample_batch, transfer_batch
+from diffstyle.pipeline import draw, transfer
 from diffstyle.runs.sources import Source, initial_noise, parse_source
 from diffstyle.settings import Settings
 from golden_models import GOLDEN, golden_model
@@ -82,12 +82,12 @@ def test_samples_regenerate_themselves(base: list[str], tmp_path: Path, capsys: 
 
 
 def test_chain_is_the_generation(capsys: pytest.CaptureFixture[str]) -> None:
-    """sample_batch walks exactly as a transfer at gamma 0 does, and keeps an h for every timestep that is read."""
+    """``draw`` walks exactly as a transfer at gamma 0 does, and keeps an h for every timestep that is read."""
     model, s = golden_model("ddpm"), Settings(n_gen=10, n_inv=7, content_replace_step=10, gamma=0.0)
     x_T = torch.stack([initial_noise(0, i, 32) for i in range(2)])
-    x0, h = sample_batch(model, x_T, s)
-    assert sorted(h) == s.kept() and next(iter(h.values())).shape == (2, 64, 8, 8)
-    again = transfer_batch(model, x_T, h, s, lambda: torch.zeros(1))
+    x0, drawn = draw(model, x_T, s, ["a", "b"])
+    assert sorted(drawn.h) == s.kept() and next(iter(drawn.h.values())).shape == (2, 64, 8, 8)
+    again = transfer(model, drawn, drawn, s, lambda: torch.zeros(1))
     torch.testing.assert_close(x0, again, rtol=1e-3, atol=1e-3 * float(again.abs().max()))
 
 

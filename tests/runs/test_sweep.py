@@ -12,14 +12,14 @@ import yaml
 from PIL import Image, ImageFont
 
 import main
+from diffstyle.diffusion import predict_x0
 from diffstyle.errors import UsageError
 from diffstyle.figures import table as figure
-from diffstyle.figures.animations import walk
-from diffstyle.hspace import inject, norm
+from diffstyle.hspace import Blend, norm
 from diffstyle.images import read_record
-from diffstyle.noise import NextNoise, pair_noise
-from diffstyle.pipeline import invert_batch, transfer_batch
+from diffstyle.pipeline import invert, noise_of_pairs, transfer, transfer_walk
 from diffstyle.settings import Settings
+from diffstyle.steps import timestep_grid
 from golden_models import ARCHITECTURES, GOLDEN, golden_model
 
 
@@ -30,11 +30,11 @@ def maps(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_blends_are_what_they_say() -> None:
     h, c = maps()
-    torch.testing.assert_close(inject(h, c, 0.3, kind="replace"), c)
-    torch.testing.assert_close(inject(h, c, 1.0, kind="add"), h + c)
-    torch.testing.assert_close(inject(h, c, 0.3, kind="lerp"), 0.7 * h + 0.3 * c)
-    torch.testing.assert_close(norm(inject(h, c, 0.3)), norm(h))
-    assert (norm(inject(h, c / 2, 0.5, kind="lerp")) < 0.9 * norm(h)).all()  # what Slerp is there to avoid
+    torch.testing.assert_close(Blend(0.3, "replace")(h, c), c)
+    torch.testing.assert_close(Blend(1.0, "add")(h, c), h + c)
+    torch.testing.assert_close(Blend(0.3, "lerp")(h, c), 0.7 * h + 0.3 * c)
+    torch.testing.assert_close(norm(Blend(0.3)(h, c)), norm(h))
+    assert (norm(Blend(0.5, "lerp")(h, c / 2)) < 0.9 * norm(h)).all()  # what Slerp is there to avoid
 
 
 @pytest.mark.parametrize("kind", ["slerp", "lerp", "replace", "add"])
@@ -43,7 +43,7 @@ def test_masks_bound_every_blend(kind: str, match: bool) -> None:
     h, c = maps(1)
     mask = torch.zeros(1, 1, 5, 5)
     mask[..., 1:3, 2:4] = 1
-    mixed = inject(h, c, 0.5, mask, match, kind)
+    mixed = Blend(0.5, kind, mask, match)(h, c)
     outside = (mask == 0).expand_as(h)
     assert torch.equal(mixed[outside], h[outside])
     assert not torch.isclose(mixed[~outside], h[~outside]).all()
@@ -148,20 +148,19 @@ def test_animation_over_t(base: list[str], tmp_path: Path, ending: str) -> None:
 
 
 def test_walk_ends_in_the_result() -> None:
-    """Taking the walk in pieces changes nothing, and P_t of the first step is the network's own prediction."""
+    """Watching the walk changes nothing, and P_t of the first step is the network's own prediction."""
     model = golden_model("ddpm")
     s = Settings(gamma=0.5, n_inv=5, n_gen=7, content_replace_step=4, t_boost=500)
     x0 = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-    inversion = invert_batch(model, x0, s, s.kept())
-
-    def noise() -> NextNoise:
-        return pair_noise(1, [("a", "b")], (3, 32, 32))
-
-    whole = transfer_batch(model, inversion.x_T, inversion.h, s, noise())
-    for frames in (2, 7, 100):
-        seen = list(walk(model, inversion.x_T, inversion.h, s, noise(), frames))
-        assert [t for t, _, _ in seen] == sorted((t for t, _, _ in seen), reverse=True)
-        torch.testing.assert_close(seen[-1][1], whole)
+    both = invert(model, x0, s, ["a"])
+    seen = list(transfer_walk(model, both, both, s, noise_of_pairs(model, s, both, both)))
+    assert [step.t for step, _, _ in seen] == timestep_grid(7)[::-1]
+    whole = transfer(model, both, both, s, noise_of_pairs(model, s, both, both))
+    assert torch.equal(seen[-1][1], whole)
+    with torch.inference_mode():
+        f = model.unet.encode(both.x_T, torch.full((1,), 999.0))
+        eps = model.unet.decode(f._replace(h=Blend(0.5)(f.h, both.h[max(both.h)])))
+    torch.testing.assert_close(seen[0][2], predict_x0(both.x_T, eps, model.schedule(999)), rtol=1e-4, atol=1e-2)
 
 
 # ---- drawing -----------------------------------------------------------------------------------------------------
