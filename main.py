@@ -42,6 +42,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (main.py --help lists the flags)\n")
 
 
+class Version(argparse.Action):
+    """--version; the package is imported only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from diffstyle.version import __version__
+
+        print(f"diffstyle {__version__}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="main.py",
@@ -51,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     what = parser.add_argument_group("what to do")
+    what.add_argument("--version", action=Version, nargs=0, default=argparse.SUPPRESS, help="print the version, then stop")
     what.add_argument("--diff_style", action="store_true", default=True, help="style transfer, the only mode")
     what.add_argument("--config", default="avatars.yml", help="model description: a name in configs/ or a path")
     what.add_argument("--model_path", help="checkpoint to use instead of the config's")

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "diffstyle"
 # module -> what it may import of ours; the first pattern that fits a module counts.
 TABLE = {
     "errors": "",
+    "version": "",
     "diffusion": "",
     "noise": "",
     "steps": "",
@@ -28,12 +29,12 @@ TABLE = {
     "model": "diffusion models.*",
     "pipeline": "model models.* settings sampling hspace masks noise solvers steps",
     "zoo.*": "zoo.* model diffusion errors files models.* configs.*",
-    "runs.*": "runs.* pipeline model settings noise masks images files errors configs.*",
+    "runs.*": "runs.* pipeline model settings noise masks images files errors version configs.*",
     "figures.*": "figures.* runs.* pipeline model settings sampling steps noise images files errors models.*",
     "api": "zoo.* pipeline model settings images files errors",
     "commands": "* ",
-    "__main__": "commands settings errors",
-    "__init__": "api pipeline model settings errors",
+    "__main__": "commands settings errors version",
+    "__init__": "api pipeline model settings errors version",
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

@@ -19,6 +19,7 @@ from diffstyle.masks import mask_digest
 from diffstyle.model import Model
 from diffstyle.runs.config import RunConfig
 from diffstyle.runs.plan import Pair, Plan
+from diffstyle.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,15 @@ def pair_record(stamp: Mapping[str, Any], cfg: RunConfig, pair: Pair) -> dict[st
         "model": dict(stamp),
         "content": {"name": pair.content.path.name, "sha256": pair.content.digest},
         "style": {"name": pair.style.path.name, "sha256": pair.style.digest},
+        "version": __version__,
     }
 
 
 def is_done(stamp: Mapping[str, Any], cfg: RunConfig, pair: Pair) -> bool:
-    """Whether both files of the pair are there with these very settings."""
+    """Whether both files of the pair are there with these very settings, whichever version made them."""
     record = pair_record(stamp, cfg, pair)
-    return all(read_record(cfg.save_dir / name) == record for name in (pair.result_name, pair.name))
+    found = (read_record(cfg.save_dir / name) or {} for name in (pair.result_name, pair.name))
+    return all({**each, "version": __version__} == record for each in found)
 
 
 def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Outcome) -> None:
@@ -77,7 +80,9 @@ def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Out
         "settings": asdict(cfg.settings),
         "run": {k: v for k, v in asdict(cfg).items() if k != "settings"},
         "model": model,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "pillow": PIL.__version__},
+        "versions": {
+            "diffstyle": __version__, "python": platform.python_version(), "torch": torch.__version__, "pillow": PIL.__version__,
+        },
         "contents": [asdict(p) for p in plan.contents],
         "styles": [asdict(p) for p in plan.styles],
         "results": [
