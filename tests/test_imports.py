@@ -18,6 +18,8 @@ TABLE = {
     "noise": "",
     "steps": "",
     "files": "errors",
+    "console": "errors",
+    "flags": "",
     "models.*": "models.*",
     "configs.*": "",
     "hspace": "models.*",
@@ -32,8 +34,8 @@ TABLE = {
     "runs.*": "runs.* pipeline model settings noise masks images files errors version configs.*",
     "figures.*": "figures.* runs.* pipeline model settings sampling steps noise images files errors models.*",
     "api": "zoo.* pipeline model settings images files errors",
-    "commands": "* ",
-    "__main__": "commands settings errors version",
+    "commands": "*",
+    "__main__": "commands settings console flags version",
     "__init__": "api pipeline model settings errors version",
 }
 MODULES = sorted(
