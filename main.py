@@ -260,6 +260,7 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         layout=args.layout,
         cache_dir=None if args.no_cache else Path(args.cache_dir),
         overwrite=args.overwrite,
+        report=args.report,
         batch_size=args.batch_size,
         show_progress=args.verbose in ("info", "debug"),
     )
@@ -273,9 +274,9 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
         return model
 
     if args.just_precompute:
-        paths = find_inputs(load, cfg, cfg.content_dir, "--content_dir")
+        paths = find_inputs(cfg, cfg.content_dir, "--content_dir")
         if args.style_dir != DEFAULT_STYLES:
-            paths += find_inputs(load, cfg, cfg.style_dir, "--style_dir")
+            paths += find_inputs(cfg, cfg.style_dir, "--style_dir")
         paths = list(dict.fromkeys(paths))
         count = precompute(load(), cfg, paths, share)
         print(f"{count} of {len(paths)} pictures are in {cfg.cache_dir}")
@@ -288,7 +289,7 @@ def work(args: argparse.Namespace, log: logging.Logger) -> int:
     points = make_points(axes, cfg, lambda values: swept_settings(args, values)) if axes else []
     for point in points:
         point.cfg.settings.check(config.timesteps)
-    plan = make_plan(cfg, load)
+    plan = make_plan(cfg)
     if swept := {axis.key for axis in axes} & {key for pair in plan.pairs for key, _ in pair.changes}:
         raise UsageError(f"--sweep or --animate of {min(swept)}: the rows of --pairs say it too; leave out one")
     if animate == "t" and not points:
