@@ -23,7 +23,7 @@ TABLE = {
     "models.*": "models.*",
     "configs.*": "",
     "hspace": "models.*",
-    "masks": "errors images",
+    "masks": "errors files images",
     "images": "errors files",
     "solvers": "diffusion steps",
     "sampling": "diffusion hspace solvers steps models.*",
