@@ -161,30 +161,33 @@ def without_network() -> list[Measure]:
     ]
 
 
-def offline(model: Callable[[], Model]) -> list[Measure]:
-    """What can always be measured: on pixels, on EfficientNet-Lite0, and on the diffusion model's own features."""
+def on_lite0() -> list[Measure]:
+    """Measures on EfficientNet-Lite0, whose weights come in a package; named after it, never FID or LPIPS."""
     lite0 = feature_networks.lite0
+    taps = f"{LITE0}; blocks 0, 2, 4, 10, 15"
     frechet = Measure("frechet_to_styles_lite0", "less", "offline",
                       f"all results against the styles, each once; {LITE0}; 1280 numbers; no FID")  # fmt: skip
-    taps = f"{LITE0}; blocks 0, 2, 4, 10, 15"
-    own = "the diffusion model's own encoder at t = 50"
     gram_lite0 = Measure("gram_to_style_lite0", "less", "offline", f"{taps}; mean squared difference of F F^T / (C H W)")
-    filters = Measure("gram_to_style_filter_bank", "less", "offline", "colours and their gradients at three scales")
-    bottleneck = Measure("own_bottleneck_to_content", "more", "offline",
-                         "cosine of h, which injection writes: a check of the method, not a judge of it")  # fmt: skip
-    rows = [
-        *without_network(),
-        attempt(frechet, embed=lambda: lite0().embed),
-        attempt(gram_lite0, gram(lambda: lite0().maps)),
-    ]
+    rows = [attempt(frechet, embed=lambda: lite0().embed), attempt(gram_lite0, gram(lambda: lite0().maps))]
     for side in ("content", "style"):
         row = Measure(f"perceptual_to_{side}_lite0", "less", "offline", f"{taps}; LPIPS's formula, every channel 1 / C; no LPIPS")
         rows.append(attempt(row, perceptual(lambda: (lite0().maps, None), side == "content")))
-    rows.append(attempt(filters, gram(lambda: metrics.filter_bank)))
-    rows.append(attempt(Measure("gram_to_style_own_encoder", "less", "offline", own),
-                        gram(lambda: feature_networks.own_encoder(model()))))  # fmt: skip
-    rows.append(attempt(bottleneck, similarity(lambda: feature_networks.own_bottleneck(model()))))
     return rows
+
+
+def offline(model: Callable[[], Model]) -> list[Measure]:
+    """What can always be measured: on pixels, on EfficientNet-Lite0, and on the diffusion model's own features."""
+    filters = Measure("gram_to_style_filter_bank", "less", "offline", "colours and their gradients at three scales")
+    encoder = Measure("gram_to_style_own_encoder", "less", "offline", "the diffusion model's own encoder at t = 50")
+    bottleneck = Measure("own_bottleneck_to_content", "more", "offline",
+                         "cosine of h, which injection writes: a check of the method, not a judge of it")  # fmt: skip
+    return [
+        *without_network(),
+        *on_lite0(),
+        attempt(filters, gram(lambda: metrics.filter_bank)),
+        attempt(encoder, gram(lambda: feature_networks.own_encoder(model()))),
+        attempt(bottleneck, similarity(lambda: feature_networks.own_bottleneck(model()))),
+    ]
 
 
 def paper(files: Files) -> list[Measure]:
