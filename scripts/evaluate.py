@@ -28,6 +28,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,8 @@ def plot(found: Table, rows: Sequence[Measure], path: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.grid(True, axis="x", alpha=0.3)
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110)
+    write_whole(path, partial(figure.savefig, format="png", dpi=110))
     plt.close(figure)
-    write_whole(path, lambda f: f.write(buffer.getvalue()))
 
 
 def check_files(args: argparse.Namespace) -> Files:

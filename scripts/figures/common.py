@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -227,15 +227,9 @@ def save_plot(out: Path, name: str, figure: Figure) -> None:
     """NAME.png, and NAME.pdf as vectors."""
     figure.tight_layout()
     for ending in ("png", "pdf"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=ending, dpi=150)
-        write_whole(out / f"{name}.{ending}", partial(write_buffer, buffer))
+        write_whole(out / f"{name}.{ending}", partial(figure.savefig, format=ending, dpi=150))
     figure.clear()
     print(out / f"{name}.png")
-
-
-def write_buffer(buffer: io.BytesIO, file: BinaryIO) -> None:
-    file.write(buffer.getvalue())
 
 
 def save(out: Path, name: str, sheet: Image.Image | None, rows: Sequence[Row], text: str = "") -> None:
@@ -250,9 +244,7 @@ def save(out: Path, name: str, sheet: Image.Image | None, rows: Sequence[Row], t
         print(text)
     if sheet:
         save_png(out / f"{name}.png", sheet)
-        pdf = io.BytesIO()
-        sheet.save(pdf, format="PDF", resolution=150)
-        write_whole(out / f"{name}.pdf", partial(write_buffer, pdf))
+        write_whole(out / f"{name}.pdf", partial(sheet.save, format="PDF", resolution=150))
         print(out / f"{name}.png")
 
 

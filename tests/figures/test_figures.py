@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import table1
 import torch
-import user_study
 import yaml
 from fig4_correlation import correlations
 from PIL import Image
@@ -162,7 +161,7 @@ def test_the_user_study_counts_what_follows(base: list[str], tmp_path: Path, mon
         (out / "attributes.csv").write_text("pair,edges,glasses,colours,shape\n0,0.1,nan,1,1\n1,-0.1,,1,1\n")
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(user_study.subprocess, "run", measured)
+    monkeypatch.setattr(subprocess, "run", measured)
     rows = {row["attribute"]: row for row in make("user_study", base)}
     assert float(rows["nose, eyes, jaw"]["we_see_percent"]) == 50
     assert float(rows["hair colour"]["we_see_percent"]) == 100
