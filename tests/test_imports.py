@@ -32,12 +32,13 @@ TABLE = {
     "figures.*": "figures.* runs.* pipeline model settings sampling steps noise images files errors models.*",
     "api": "zoo.* pipeline model settings images files errors",
     "commands": "* ",
+    "explore.*": "explore.* runs.* zoo.* pipeline model settings solvers images files errors",
     "__main__": "commands settings errors",
     "__init__": "api pipeline model settings errors",
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    for folder in (PACKAGE, *(PACKAGE / name for name in ("models", "configs", "zoo", "runs", "figures")))
+    for folder in (PACKAGE, *(PACKAGE / name for name in ("models", "configs", "zoo", "runs", "figures", "explore")))
     for path in folder.glob("*.py")
 )
 
