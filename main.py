@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from diffstyle import flags
 from diffstyle.console import exit_code, lossy_streams
 from diffstyle.settings import Settings
+from diffstyle.version import __version__
 
 DESCRIPTION = """Style transfer with a frozen diffusion model: the result takes its content (face, shape) from one
 picture and its style (colours, texture) from another. Every content in --content_dir is combined with every style in
@@ -52,6 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Our flags; those of the method are stored under the names of Settings' fields."""
     # fmt: off
     what = parser.add_argument_group("what to do")
+    what.add_argument("--version", action="version", version=f"diffstyle {__version__}", help="print the version, then stop")
     what.add_argument("--diff_style", action="store_true", default=True, help="style transfer, the only mode")
     what.add_argument("--config", default="avatars.yml", help="model description: a name in configs/ or a path")
     what.add_argument("--model_path", help="checkpoint to use instead of the config's")

@@ -6,7 +6,14 @@
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if not (Path(__file__).parent / "models").is_dir():
+    # A checkout where git makes no links (Windows): models, configs and pretrained lie one folder up.
+    __path__.append(str(Path(__file__).resolve().parents[1]))
+
+from diffstyle.version import __version__
 
 if TYPE_CHECKING:
     from diffstyle.api import invert, load, stylize, transfer
@@ -15,9 +22,7 @@ if TYPE_CHECKING:
     from diffstyle.pipeline import Inverted
     from diffstyle.settings import Settings
 
-__version__ = "0.2.0.dev0"
-
-__all__ = ["DiffstyleError", "Inverted", "Model", "Settings", "invert", "load", "stylize", "transfer"]
+__all__ = ["DiffstyleError", "Inverted", "Model", "Settings", "__version__", "invert", "load", "stylize", "transfer"]
 HOMES = {"DiffstyleError": "errors", "Inverted": "pipeline", "Model": "model", "Settings": "settings"}  # the others: api
 
 

@@ -15,9 +15,10 @@ import torch
 from cli_tools import error_line, pixels, run
 from PIL import Image
 
+import diffstyle
 import main
 from diffstyle.commands import settings_of
-from diffstyle.images import read_record
+from diffstyle.images import read_record, save_png
 from golden_models import GOLDEN, expected
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,24 @@ def test_scripts_run(script: str, base: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "out/result_content_content_a_style_style_a.png")
     assert record and record["settings"]["mask"] == ("box" if "mask" in script else "")
+
+
+def test_the_version_is_printed_and_recorded(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results that another version made with the same settings are kept."""
+    with pytest.raises(SystemExit) as stop:
+        main.main(["--version"])
+    assert not stop.value.code and capsys.readouterr().out == f"diffstyle {diffstyle.__version__}\n"
+
+    one = [*base, "--content_dir", str(GOLDEN / "images/contents/content_a.png")]
+    assert main.main(one) == 0
+    assert json.loads((tmp_path / "out/run.json").read_text())["versions"]["diffstyle"] == diffstyle.__version__
+    for path in (tmp_path / "out").glob("*content_*.png"):
+        record = read_record(path)
+        assert record and record["version"] == diffstyle.__version__
+        with Image.open(path) as image:
+            save_png(path, image.copy(), {**record, "version": "0.1.0"})
+    code, err = run(one, capsys)
+    assert code == 0 and "0 pairs done, 2 kept" in err
 
 
 def test_resume_settings_and_overwrite(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
