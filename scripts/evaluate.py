@@ -35,7 +35,8 @@ from typing import Any
 from torch import Tensor
 
 from diffstyle.api import load
-from diffstyle.errors import DiffstyleError, UsageError, WorkError
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError, WorkError
 from diffstyle.figures import measures, metrics
 from diffstyle.figures.measures import Files, Measure, Sample
 from diffstyle.files import file_hash, write_whole
@@ -261,11 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--art_inception", type=Path, help="ArtFID's Inception as TorchScript: (N, 3, H, W) in [0, 1] to (N, D)")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    try:
-        return work(args)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":
