@@ -137,6 +137,16 @@ def test_a_config_of_ones_own_must_agree_with_what_lies_beside_the_weights(tmp_p
     load_model(config.__class__(**{**vars(config), "beta_schedule": "cosine"}))  # the same under its other name
 
 
+def test_weights_that_lie_beside_their_description_need_no_config(tmp_path: Path) -> None:
+    saved("one head", tmp_path / "net")
+    for place in (tmp_path / "net", tmp_path / "net" / "diffusion_pytorch_model.safetensors"):
+        config = load_config(None, model_path=place)
+        assert (config.prediction, config.timesteps) == ("x0", 400)
+        load_model(config, place)
+    torch.save({}, tmp_path / "m.pt")
+    assert load_config(None, model_path=tmp_path / "m.pt") == load_config(None) == load_config("avatars")
+
+
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
