@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from diffstyle.configs import paths_config
 from diffstyle.diffusion import PREDICTIONS, SCHEDULES
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.model import ModelConfig
@@ -20,7 +21,7 @@ from diffstyle.zoo.documents import read_yaml
 from diffstyle.zoo.folders import CONFIG, check_schedule, describe
 from diffstyle.zoo.hub import fetch_hub, is_hub
 
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+CONFIG_DIR = Path(paths_config.__file__).resolve().parent
 DEFAULT = "avatars.yml"  # the embedded model
 
 # Which network the official code builds for ``type: simple`` is decided by ``data.dataset``: the DDPM reads its sizes from

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]
-BUNDLED = PACKAGE / "pretrained"  # zoo.yml and the embedded model; a link in a checkout, a folder in an installation
+from diffstyle.configs import paths_config
+
+HOME = Path(paths_config.__file__).resolve().parents[1]  # the checkout, or the installed package
+BUNDLED = HOME / "pretrained"  # zoo.yml and the embedded model
 
 
 def root() -> Path:
     """What relative paths of checkpoints start at: the checkout, or, where that is none to write to, the user's cache."""
-    checkout = BUNDLED.resolve().parent
-    if checkout != PACKAGE and os.access(checkout, os.W_OK):
-        return checkout
+    if (HOME / "main.py").is_file() and os.access(HOME, os.W_OK):
+        return HOME
     given = os.environ.get("XDG_CACHE_HOME", "")
     return Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache")) / "diffstyle"
 
