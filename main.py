@@ -56,8 +56,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to do")
     what.add_argument("--version", action="version", version=f"diffstyle {__version__}", help="print the version, then stop")
     what.add_argument("--diff_style", action="store_true", default=True, help="style transfer, the only mode")
-    what.add_argument("--config", default="avatars.yml", help="model description: a name in configs/ or a path")
-    what.add_argument("--model_path", help="checkpoint to use instead of the config's")
+    what.add_argument("--config", default="avatars.yml",
+                      help="model description: a name in configs/, a path, a diffusers folder or hf:OWNER/NAME")
+    what.add_argument("--model_path",
+                      help="checkpoint to use instead of the config's: a file; or a diffusers folder or hf:OWNER/NAME on the "
+                           "Hugging Face hub, which need no --config")
     what.add_argument("--content_dir", default="./source_images/content",
                       help="folder or file of contents; or dataset:NAME[:N] from configs/paths_config.py; or sample:N, "
                            "pictures drawn by the model itself")

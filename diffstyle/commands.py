@@ -104,7 +104,7 @@ def prepare(args: Namespace) -> Order:
         raise UsageError(f"--batch_size {args.batch_size}: use 1 or more")
 
     check_names(args)
-    config, cfg = load_config(args.config), run_config(args)
+    config, cfg = load_config(args.config, args.model_path, not args.no_download), run_config(args)
     device, dtype = pick_device(args.device, share.local), pick_dtype(args.precision)
     animate, ending = animation_format(args.animate) if args.animate else ("", "")
     axes = parse_axes(args.sweep)
