@@ -124,6 +124,7 @@ def run_config(args: Namespace) -> RunConfig:
         layout=args.layout,
         cache_dir=None if args.no_cache else Path(args.cache_dir),
         overwrite=args.overwrite,
+        report=args.report,
         batch_size=args.batch_size,
         show_progress=log.isEnabledFor(logging.INFO),
     )
@@ -132,9 +133,9 @@ def run_config(args: Namespace) -> RunConfig:
 def precompute_only(order: Order) -> int:
     """Invert the pictures of both sides into the cache."""
     cfg = order.cfg
-    paths = find_inputs(order.load, cfg, cfg.content_dir, "--content_dir")
+    paths = find_inputs(cfg, cfg.content_dir, "--content_dir")
     if order.args.style_dir != STYLE_DIR:
-        paths += find_inputs(order.load, cfg, cfg.style_dir, "--style_dir")
+        paths += find_inputs(cfg, cfg.style_dir, "--style_dir")
     paths = list(dict.fromkeys(paths))
     count = precompute(order.load(), cfg, paths, order.share)
     print(f"{count} of {len(paths)} pictures are in {cfg.cache_dir}")
@@ -143,7 +144,7 @@ def precompute_only(order: Order) -> int:
 
 def planned(order: Order) -> Plan:
     """The pairs; says what is odd about their settings. Raises UsageError where the list and another flag contradict."""
-    plan = make_plan(order.cfg, order.load)
+    plan = make_plan(order.cfg)
     if swept := {axis.key for axis in order.axes} & {key for pair in plan.pairs for key, _ in pair.changes}:
         raise UsageError(f"--sweep or --animate of {min(swept)}: the rows of --pairs say it too; leave out one")
     if order.animate == "t" and not order.axes:

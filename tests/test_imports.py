@@ -23,7 +23,7 @@ TABLE = {
     "models.*": "models.*",
     "configs.*": "",
     "hspace": "models.*",
-    "masks": "errors images",
+    "masks": "errors files images",
     "images": "errors files",
     "solvers": "diffusion steps",
     "sampling": "diffusion hspace solvers steps models.*",
@@ -34,13 +34,14 @@ TABLE = {
     "runs.*": "runs.* pipeline model settings noise masks images files errors version configs.*",
     "figures.*": "figures.* runs.* pipeline model settings sampling steps noise images files errors models.*",
     "api": "zoo.* pipeline model settings images files errors",
+    "explore.*": "explore.* runs.* zoo.* pipeline model settings solvers images files errors",
     "commands": "*",
     "__main__": "commands settings console flags version",
     "__init__": "api pipeline model settings errors version",
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    for folder in (PACKAGE, *(PACKAGE / name for name in ("models", "configs", "zoo", "runs", "figures")))
+    for folder in (PACKAGE, *(PACKAGE / name for name in ("models", "configs", "zoo", "runs", "figures", "explore")))
     for path in folder.glob("*.py")
 )
 
