@@ -110,7 +110,8 @@ def test_no_output_is_an_input(case: str, tiny: Tiny, capsys: pytest.CaptureFixt
 
 
 def test_inputs_may_lie_below_save_dir(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-    for i, name in enumerate(["photos/anna.png", "photos/grid.png", "photos/content_c00_style_s00.png", "grid.jpg", "t_shirt.png"]):
+    names = ["photos/anna.png", "photos/grid.png", "photos/content_c00_style_s00.png", "grid.jpg", "t_shirt.png"]
+    for i, name in enumerate(names):
         paint(tiny.out / name, i)
     os.link(tiny.out / "grid.jpg", tiny.root / "c" / "hard.jpg")  # replaced files leave their other names as they were
     before = everything(tiny.out)
