@@ -90,7 +90,7 @@ def test_changed_mask_fails_what_follows(
 
 def test_a_mask_is_looked_at_first(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     (tiny.root / "mask.png").write_text("no picture")
-    cases = [("mask.png", 1, "not a readable picture"), ("none.png", 2, "neither a picture nor"), ("1,2,3,4", 2, "a rectangle is")]
+    cases = [("mask.png", 1, "not a readable picture"), ("none.png", 2, "neither a picture nor"), ("1,2,3,4", 2, "a rectangle")]
     for spec, code, words in cases:
         for more in ([], ["--dry_run"]):
             got, err = run(tiny.argv("--mask", str(tiny.root / spec) if "png" in spec else spec, *more), capsys)
