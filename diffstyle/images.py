@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -163,11 +163,16 @@ def tile(rows: Iterable[Sequence[Image.Image | None]], columns: int, cell: int, 
 
 
 def save_png(path: Path, image: Image.Image, record: dict[str, Any] | None = None) -> None:
-    """Save a picture as PNG, with ``record`` as JSON in the text chunk ``diffstyle``."""
+    """Save a picture as PNG, with ``record`` inside."""
+    write_whole(path, lambda f: write_png(f, image, record))
+
+
+def write_png(file: BinaryIO, image: Image.Image, record: dict[str, Any] | None = None) -> None:
+    """Write a picture as PNG, with ``record`` as JSON in the text chunk ``diffstyle``."""
     info = PngImagePlugin.PngInfo()
     if record is not None:
         info.add_itxt(TEXT_KEY, dump(record))
-    write_whole(path, lambda f: image.save(f, format="PNG", pnginfo=info))
+    image.save(file, format="PNG", pnginfo=info)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from diffstyle.runs.config import RunConfig
 from diffstyle.runs.inputs import Picture
 from diffstyle.runs.plan import Pair, Plan
 from diffstyle.settings import Settings
+from diffstyle.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +74,15 @@ def pair_record(stamp: Stamp, cfg: RunConfig, pair: Pair) -> dict[str, Any]:
         "model": dict(stamp.model),
         "content": {"name": pair.content.path.name, "sha256": pair.content.digest},
         "style": {"name": pair.style.path.name, "sha256": pair.style.digest},
+        "version": __version__,
     }
 
 
 def is_done(stamp: Stamp, cfg: RunConfig, pair: Pair) -> bool:
-    """Whether both files of the pair are there, undamaged and with these very settings."""
+    """Whether both files of the pair are there, undamaged and with these very settings, whichever version made them."""
     record = pair_record(stamp, cfg, pair)
-    return all(read_record(cfg.save_dir / name) == record for name in (pair.result_name, pair.name))
+    found = (read_record(cfg.save_dir / name) or {} for name in (pair.result_name, pair.name))
+    return all({**each, "version": __version__} == record for each in found)
 
 
 def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Outcome) -> None:
@@ -88,7 +91,9 @@ def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Out
         "settings": asdict(cfg.settings),
         "run": {k: v for k, v in asdict(cfg).items() if k != "settings"},
         "model": model,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "pillow": PIL.__version__},
+        "versions": {
+            "diffstyle": __version__, "python": platform.python_version(), "torch": torch.__version__, "pillow": PIL.__version__,
+        },
         "contents": [picture_record(p) for p in plan.contents],
         "styles": [picture_record(p) for p in plan.styles],
         "results": [

@@ -25,11 +25,12 @@ from diffstyle.runs.records import Outcome, is_done, merged, model_stamp, remove
 from diffstyle.runs.workers import ALONE, Share
 
 
-def run(model: Model, cfg: RunConfig, plan: Plan, share: Share = ALONE) -> Outcome:
+def run(model: Model, cfg: RunConfig, plan: Plan, share: Share = ALONE, latents: Path | None = None) -> Outcome:
     """Do what ``cfg`` says (or this process's ``share``) and write all of it to save_dir.
 
     A broken input, or a result that cannot be written, fails its own pairs only. The first process of a run also lays out
-    the grid and run.json.
+    the grid and run.json. Without a cache latents lie in the folder ``latents``, which other runs share, or in one of this
+    run that goes when it ends.
     """
     start = time.time()
     check_places(cfg, plan.written(), [*plan.read(), *listed(cfg), model.path])
@@ -38,9 +39,9 @@ def run(model: Model, cfg: RunConfig, plan: Plan, share: Share = ALONE) -> Outco
     if cfg.cache_dir:
         open_folder(cfg.cache_dir, "--cache_dir")
         remove_leftovers([cfg.cache_dir])
-    latents = cfg.cache_dir or Path(share.from_first(str(cfg.save_dir / temporary_name())))
+    folder = cfg.cache_dir or latents or Path(share.from_first(str(cfg.save_dir / temporary_name())))
 
-    job = Job(model, cfg, plan, share, LatentCache(latents, cache_key(model, cfg.settings), model))
+    job = Job(model, cfg, plan, share, LatentCache(folder, cache_key(model, cfg.settings), model))
     outcome = job.outcome
     with saying(job.progress_made):
         try:
@@ -48,8 +49,8 @@ def run(model: Model, cfg: RunConfig, plan: Plan, share: Share = ALONE) -> Outco
             job.count_again()
             outcome = merged(share.gather(outcome)) if share.together else outcome
         finally:
-            if cfg.cache_dir is None and share.first:
-                shutil.rmtree(latents, ignore_errors=True)
+            if folder not in (cfg.cache_dir, latents) and share.first:
+                shutil.rmtree(folder, ignore_errors=True)
             outcome.seconds = time.time() - start
             # Of processes started apart, whichever finds everything there speaks for all.
             whole = share.count == 1 or share.together or all(is_done(job.stamp, cfg, p) for p in plan.pairs)
