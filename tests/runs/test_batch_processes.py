@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import main
-from batch_tools import make_tiny, pictures, results, torchrun
+from batch_tools import leftovers, make_tiny, pictures, results, start, torchrun, wait
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.runs import workers
 from diffstyle.runs.workers import Share, find_share, join
@@ -22,37 +22,6 @@ from diffstyle.runs.workers import Share, find_share, join
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 50
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-
-
-def start(argv: list[str]) -> int:
-    """Run a command line in a process of its own, at once: a fork of this one, which has everything imported."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), 1)
-            os.dup2(null.fileno(), 2)
-        torch.set_num_threads(1)  # a fork has none of the parent's threads
-        os._exit(main.main(argv))
-    finally:
-        os._exit(99)
-
-
-def wait(child: int, seconds: float) -> int | None:
-    """The exit code of a child, or None if it is still at work after ``seconds``."""
-    end = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:
-            return None
-        time.sleep(0.001)
-
-
-def leftovers(root: Path) -> list[Path]:
-    return [p for p in root.rglob("*") if p.suffix == ".tmp"]
 
 
 @pytest.mark.slow
