@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_tools import chromium, requests, soon
 from PIL import Image
 
 from diffstyle.errors import WorkError
@@ -126,18 +125,7 @@ def test_no_record_no_report(tmp_path: Path, text: str | None) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium that logs its console and its requests."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with chromedriver here (Debian: apt-get install chromium chromium-driver)")
-    logging.getLogger("selenium").setLevel(logging.WARNING)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    with chromium() as chrome:
         yield chrome
 
 
@@ -154,21 +142,8 @@ def assert_quiet(browser: Any, folder: Path) -> None:
     """No console message, no dialog, and nothing was asked for outside the folder."""
     assert browser.get_log("browser") == []
     home = folder.resolve().as_uri()
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            assert url.startswith((home, "data:")), url
-
-
-def soon(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true within ten seconds: painting and the events of a dialog are asynchronous."""
-    end = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
+    for url in requests(browser):
+        assert url.startswith((home, "data:")), url
 
 
 def shows(browser: Any, selector: str, x: float, part: str) -> bool:
