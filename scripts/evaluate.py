@@ -9,6 +9,7 @@ it was computed; what could not be, and why), metrics.png, and metrics_images.cs
 sweep's folder is measured combination by combination. The protocols are written down in docs/metrics.md:
 
     offline  pixels, EfficientNet-Lite0 (weights in a package) and the diffusion model's own features: always works
+    faces    identity, expression and landmarks of photographs of faces, on small networks that lie in pretrained/metrics
     paper    FID, ID and Gram, the columns of the paper's table
     artfid   LPIPS, ArtFID's Frechet distance, ArtFID
     all      everything
