@@ -83,7 +83,7 @@ def start_up(argv: list[str]) -> float:
 def planning(root: Path, side: int) -> float:
     folder = paint(root / f"plan{side}", side)
     begin = time.time()
-    make_plan(RunConfig(folder, folder, root / "nowhere", Settings()), lambda: exit())
+    make_plan(RunConfig(folder, folder, root / "nowhere", Settings()))
     return time.time() - begin
 
 

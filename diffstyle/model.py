@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from diffstyle.diffusion import Schedule
-from diffstyle.models.hspace_unet import HSpaceUNet
+from diffstyle.diffusion import Schedule, to_eps
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ class ModelConfig:
     image_size: int
     family: str  # "ddpm" or "adm"
     architecture: Mapping[str, Any]  # keyword arguments of the network's constructor
-    class_cond: bool = False  # the checkpoint carries a label embedding, which is dropped
     beta_start: float = 1e-4
     beta_end: float = 0.02
     timesteps: int = 1000
+    beta_schedule: str = "linear"  # diffusion.SCHEDULES
+    prediction: str = "eps"  # what the network's output is: diffusion.PREDICTIONS
     checkpoint: str | None = None  # default file, relative to pretrained/
 
 
@@ -41,3 +43,27 @@ class Model:
     dtype: torch.dtype
     digest: str  # sha256 of the checkpoint file
     path: Path
+
+
+class EpsOf(HSpaceUNet):
+    """A network that predicts x0 or v, seen as one that predicts eps, the only one that the method knows.
+
+    eps = a x_t + b output, so a x_t is one more skip connection, from the input to the output; with b it heads the others.
+    """
+
+    table: Tensor  # (2, T): a and b
+
+    def __init__(self, unet: HSpaceUNet, prediction: str, schedule: Schedule) -> None:
+        super().__init__()
+        self.unet = unet
+        table = torch.tensor([to_eps(prediction, abar) for abar in schedule.values])
+        self.register_buffer("table", table.T.contiguous(), persistent=False)
+
+    def encode(self, x: Tensor, t: Tensor) -> Features:
+        a, b = self.table[:, t.long(), None, None, None]
+        f = self.unet.encode(x, t)
+        return f._replace(skips=(a * x, b, *f.skips))
+
+    def decode(self, f: Features) -> Tensor:
+        shortcut, b, *skips = f.skips
+        return shortcut + b * self.unet.decode(f._replace(skips=tuple(skips)))

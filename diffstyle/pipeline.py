@@ -60,6 +60,7 @@ def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
         "n_inv": settings.n_inv,
         "t_0": settings.t_0,
         "precision": str(model.dtype),
+        **({} if (c.beta_schedule, c.prediction) == ("linear", "eps") else {"network": [c.beta_schedule, c.prediction]}),
         **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe}),
     }
 
@@ -126,14 +127,17 @@ def transfer_walk(
     return sampling.transfer(model.unet, x_T, h, walk, model.schedule, blend, z, solver)
 
 
-def draw(model: Model, x_T: Tensor, settings: Settings, keys: Sequence[str]) -> tuple[Tensor, Inverted]:
+def draw(
+    model: Model, x_T: Tensor, settings: Settings, keys: Sequence[str], keep: Sequence[int] | None = None
+) -> tuple[Tensor, Inverted]:
     """Draw pictures from noise x_T (N, 3, H, W) by plain DDIM: x0 (N, 3, H, W), and what their inversion would leave.
 
-    It is the inversion's walk downwards: h is kept at the generation steps nearest to the timesteps that injections read.
+    It is the inversion's walk downwards: h is kept at the generation steps nearest to the timesteps ``keep`` (None: those
+    that a transfer reads).
     """
     down = [Step(step.t, step.t_next) for step in settings.transfer_plan()]
     grid = [step.t for step in reversed(down)]
-    source = {t: nearest(t, grid) for t in settings.kept()}
+    source = {t: nearest(t, grid) for t in (settings.kept() if keep is None else keep)}
     x = to_model(model, x_T)
     h: dict[int, Tensor] = {}
     walk = sampling.invert(model.unet, x, down, model.schedule, frozenset(source.values()))

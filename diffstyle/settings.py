@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from diffstyle.errors import UsageError
-from diffstyle.hspace import BLENDS
-from diffstyle.solvers import SOLVERS
 from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, thin_out, transfer_steps
 
 VARIANTS = ("official", "paper")
@@ -45,26 +44,25 @@ class Settings:
 
     def check(self, timesteps: int = 1000) -> None:
         """Raise UsageError for a value that cannot be meant, in the words of the command line."""
-        last = timesteps - 1
-        limits: list[tuple[str, float, float, float]] = [
-            ("--gamma", self.gamma, 0, 1),
-            ("--omega", self.omega, 0, 10),
-            ("--dt_lambda", self.dt_lambda, 0, 2),
-            ("--t_0", self.t_0, 1, last),
-            ("--t_edit", self.t_edit, 0, timesteps),
-            ("--t_boost", self.t_boost, 0, last),
-            ("--dt_end", self.dt_end, 0, timesteps),
-            ("--n_inv_step", self.n_inv, 2, self.t_0 + 1),
+        # Imported here because they bring torch, which the command's --help and wrong flags need not wait for.
+        from diffstyle.hspace import BLENDS
+        from diffstyle.solvers import SOLVERS
+
+        for flag, number in (("--gamma", self.gamma), ("--omega", self.omega), ("--dt_lambda", self.dt_lambda)):
+            if not math.isfinite(number):
+                raise UsageError(f"{flag} {number} is out of range: use a finite number")
+        limits = [
+            ("--t_0", self.t_0, 1, timesteps - 1),
+            ("--n_inv_step", self.n_inv, 2, self.t_0 + 1),  # one timestep leaves no h
             ("--n_gen_step", self.n_gen, 2, self.t_0 + 1),
-            ("--content_replace_step", self.content_replace_step, -1, self.t_0 + 1),
             ("--nfe", self.nfe, 1, timesteps),
             ("--seed", self.seed, 0, 2**63 - 1),
         ]
         for flag, value, low, high in limits:
-            if not low <= value <= high:  # also catches NaN
-                raise UsageError(f"{flag} {value} is out of range: use {low:g} to {high:g}")
-        if self.content_replace_step == 1:
-            raise UsageError("--content_replace_step 1 is no grid: use 2 or more, or 0 for every step")
+            if not low <= value <= high:
+                raise UsageError(f"{flag} {value} is out of range: use {low} to {high}")
+        if self.content_replace_step < -1:
+            raise UsageError(f"--content_replace_step {self.content_replace_step} is out of range: use 1 or more, or 0 for all")
         for flag, word, known in (
             ("--variant", self.variant, VARIANTS),
             ("--noise", self.noise, NOISES),
@@ -73,6 +71,25 @@ class Settings:
         ):
             if word not in known:
                 raise UsageError(f"{flag} {word} is not known: use {' or '.join(known)}")
+
+    def doubts(self, timesteps: int = 1000) -> list[str]:
+        """Warnings about values that are computed, as the official code does, but lie outside of what the paper uses."""
+        ranges: list[tuple[str, float, int]] = [
+            ("--gamma", self.gamma, 1),
+            ("--omega", self.omega, 10),
+            ("--dt_lambda", self.dt_lambda, 2),
+            ("--t_edit", self.t_edit, timesteps),
+            ("--t_boost", self.t_boost, timesteps - 1),
+            ("--dt_end", self.dt_end, timesteps),
+        ]
+        found = [
+            f"{flag} {value} is computed, but lies outside of the method's range of 0 to {high}"
+            for flag, value, high in ranges
+            if not 0 <= value <= high
+        ]
+        if self.t_edit > event_timesteps(self.n_gen, self.content_replace_step, self.t_0)[-1]:
+            found.append(f"no content is injected at t >= {self.t_edit}: the results are the styles, reconstructed")
+        return found
 
     def inversion_plan(self) -> list[Step]:
         return inversion_steps(self.n_inv, self.t_0)

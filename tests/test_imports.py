@@ -13,14 +13,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "diffstyle"
 # module -> what it may import of ours; the first pattern that fits a module counts.
 TABLE = {
     "errors": "",
+    "version": "",
     "diffusion": "",
     "noise": "",
     "steps": "",
     "files": "errors",
+    "console": "errors",
+    "flags": "",
     "models.*": "models.*",
     "configs.*": "",
     "hspace": "models.*",
-    "masks": "errors images",
+    "masks": "errors files images",
     "images": "errors files",
     "solvers": "diffusion steps",
     "sampling": "diffusion hspace solvers steps models.*",
@@ -28,13 +31,13 @@ TABLE = {
     "model": "diffusion models.*",
     "pipeline": "model models.* settings sampling hspace masks noise solvers steps",
     "zoo.*": "zoo.* model diffusion errors files models.* configs.*",
-    "runs.*": "runs.* pipeline model settings noise masks images files errors configs.*",
+    "runs.*": "runs.* pipeline model settings noise masks images files errors version configs.*",
     "figures.*": "figures.* runs.* pipeline model settings sampling steps noise images files errors models.*",
     "api": "zoo.* pipeline model settings images files errors",
-    "commands": "* ",
     "explore.*": "explore.* runs.* zoo.* pipeline model settings solvers images files errors",
-    "__main__": "commands settings errors",
-    "__init__": "api pipeline model settings errors",
+    "commands": "*",
+    "__main__": "commands settings console flags version",
+    "__init__": "api pipeline model settings errors version",
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

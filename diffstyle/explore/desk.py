@@ -221,7 +221,7 @@ class Desk:
             path = folder / name
             if not path.exists():
                 with dropped.open("rb") as source:
-                    write_whole(path, lambda f: shutil.copyfileobj(source, f))  # noqa: B023  # called at once
+                    write_whole(path, lambda f: shutil.copyfileobj(source, f))  # called at once
             if file_hash(path) == digest:
                 break
         return path

@@ -20,8 +20,8 @@ from diffstyle.runs.sweep import Axis, Point, Values, name_of, show
 
 
 def draw_figures(cfg: RunConfig, axes: Sequence[Axis], points: Sequence[Point], plan: Plan, size: int) -> list[Path]:
-    """Draw one labelled figure a pair into save_dir, from the pictures that ``run_sweep`` made."""
-    return [path for pair in plan.pairs for path in draw_pair(cfg, axes, points, pair, size)]
+    """Draw one labelled figure a pair into save_dir, from the pictures that ``run_sweep`` made; none without axes."""
+    return [path for pair in plan.pairs for path in draw_pair(cfg, axes, points, pair, size)] if axes else []
 
 
 def draw_pair(cfg: RunConfig, axes: Sequence[Axis], points: Sequence[Point], pair: Pair, size: int) -> Iterator[Path]:

@@ -26,3 +26,4 @@ class RunConfig:
     overwrite: bool = False
     batch_size: int | None = None  # None: by free memory
     show_progress: bool = True
+    report: bool = False  # a gallery is written at the end

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from diffstyle.errors import WorkError
-from diffstyle.images import save_png, tile
+from diffstyle.images import read_result, save_png, tile
 from diffstyle.runs.config import RunConfig
 from diffstyle.runs.inputs import Picture
 from diffstyle.runs.plan import Pair, Plan
@@ -65,8 +65,4 @@ def shown(picture: Picture, read: Callable[[Picture], Image.Image]) -> Image.Ima
 
 
 def saved(cfg: RunConfig, pair: Pair) -> Image.Image | None:
-    try:
-        with Image.open(cfg.save_dir / pair.result_name) as image:
-            return image.convert("RGB")
-    except Exception:  # missing, or something else under its name
-        return None
+    return read_result(cfg.save_dir / pair.result_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,14 +13,32 @@ from pathlib import Path
 from PIL import Image
 
 from diffstyle.errors import UsageError, WorkError
-from diffstyle.files import file_hash
-from diffstyle.images import open_fitted, orientation
+from diffstyle.files import kind_of, read_bytes
+from diffstyle.images import decode, orientation, readable_endings, record_in
 from diffstyle.runs.names import picture_names
 
 log = logging.getLogger(__name__)
-# Formats that Pillow lists but cannot decode itself (or leaves to Ghostscript).
-NOT_OURS = {"EPS", "MPEG", "BUFR", "GRIB", "HDF5", "WMF"}
 KEPT_BYTES = 64 << 20  # of decoded inputs
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture that the model draws itself, and all that it depends on besides the model."""
+
+    path: Path  # where it is put
+    seed: int
+    index: int
+    n_gen: int
+    t_0: int
+
+    @property
+    def digest(self) -> str:
+        """What identifies it and its latents, instead of a file's bytes: as a file it would have other latents."""
+        text = f"{self.seed}|{self.index}|{self.n_gen}|{self.t_0}"
+        return f"sample-{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+Input = Path | Sample
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Picture:
     path: Path
     name: str
     digest: str  # sha256 of the file, and "+exif6" when it is turned as that says; "" when it cannot be read
+    sample: Sample | None = None  # it is drawn by the model, and its digest the sample's
 
 
 def list_images(
@@ -38,10 +58,11 @@ def list_images(
 
     ``leave_out`` are folders of ours, whose contents are no input. Raises UsageError if there is nothing to do.
     """
-    if folder.is_file():
+    kind = kind_of(folder)
+    if kind == "file":
         return [folder]
-    if not folder.is_dir():
-        raise UsageError(f"{flag} {folder}: no such folder")
+    if kind != "folder":
+        raise UsageError(f"{flag} {folder}: {'a pipe or device' if kind else 'no such folder'}")
     ours = {p.resolve() for p in leave_out}
     if folder.resolve() in ours:
         raise UsageError(f"{flag} {folder}: results would become inputs there; choose another --save_dir or --cache_dir")
@@ -58,12 +79,6 @@ def list_images(
         deeper = "; --recursive looks into its folders" if not recursive and any(p.is_dir() for p in folder.iterdir()) else ""
         raise UsageError(f"{flag} {folder}: no picture in it{deeper}")
     return images
-
-
-def readable_endings() -> set[str]:
-    """The endings, as ".png", of the formats that Pillow decodes itself."""
-    Image.init()
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN.keys() - NOT_OURS}
 
 
 def files_of(folder: Path) -> Iterator[Path]:
@@ -89,27 +104,44 @@ def walk(folder: Path, leave_out: Collection[Path]) -> Iterator[Path]:
 
 
 def read_pictures(
-    paths: Sequence[Path], root: Path, exif: bool = False
+    inputs: Sequence[Input], root: Path, exif: bool = False
 ) -> tuple[list[Picture], dict[str, str]]:
     """Name and digest every input; also the reasons, by path, why some cannot be read (their digest is "")."""
     pictures, failed = [], {}
-    for path, name in zip(paths, picture_names(paths, root), strict=True):
+    paths = [each if isinstance(each, Path) else each.path for each in inputs]
+    for each, path, name in zip(inputs, paths, picture_names(paths, root), strict=True):
+        if isinstance(each, Sample):
+            pictures.append(Picture(path, name, each.digest, each))
+            continue
         digest = ""
         try:
-            digest = file_hash(path)
-            turn = orientation(path) if exif else 1
-            digest += f"+exif{turn}" if turn != 1 else ""
+            digest = identify(read_bytes(path), exif)
         except WorkError as error:
             failed[str(path)] = str(error)
         pictures.append(Picture(path, name, digest))
     return pictures, failed
 
 
+def identify(data: bytes, exif: bool) -> str:
+    """The digest of a picture's file; one that is shown turned as its EXIF says is another picture."""
+    turn = orientation(data) if exif else 1
+    return hashlib.sha256(data).hexdigest() + (f"+exif{turn}" if turn != 1 else "")
+
+
 def picture_reader(size: int) -> Callable[[Picture], Image.Image]:
-    """A function that decodes a picture for a network of this size and keeps those read lately; raises WorkError."""
+    """A function that decodes a picture for a network of this size and keeps those read lately; raises WorkError.
+
+    It decodes the very bytes that the picture's digest is of: a file that has changed since is refused.
+    """
 
     @lru_cache(maxsize=max(16, KEPT_BYTES // (3 * size * size)))
     def read(picture: Picture) -> Image.Image:
-        return open_fitted(picture.path, size, "+exif" in picture.digest)
+        data, exif = read_bytes(picture.path), "+exif" in picture.digest
+        if picture.sample:
+            if (record_in(data) or {}).get("sample") != picture.digest:
+                raise WorkError(f"{picture.path}: is not, or no longer, the picture that was drawn")
+        elif identify(data, exif) != picture.digest:
+            raise WorkError(f"{picture.path}: changed during the run; run again when it stays as it is")
+        return decode(data, picture.path, size, exif)
 
     return read

@@ -12,10 +12,13 @@ from itertools import groupby
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from diffstyle.errors import WorkError
+from diffstyle.errors import DiffstyleError, WorkError
+from diffstyle.files import StorageError, kind_of, make_folder
 from diffstyle.images import save_png, tile, to_image
+from diffstyle.masks import mask_digest
 from diffstyle.model import Model
 from diffstyle.noise import NextNoise, OneStream, pair_noise
 from diffstyle.pipeline import one_stream, transfer
@@ -25,7 +28,7 @@ from diffstyle.runs.inputs import Picture, picture_reader
 from diffstyle.runs.inversions import Inversions
 from diffstyle.runs.latents import LatentCache
 from diffstyle.runs.plan import Pair, Plan
-from diffstyle.runs.records import Outcome, is_done, model_stamp, pair_record
+from diffstyle.runs.records import Outcome, is_done, pair_record, stamp_of
 from diffstyle.runs.workers import Share
 from diffstyle.settings import Settings
 
@@ -42,7 +45,7 @@ class Job:
         self.read = picture_reader(self.size)
         self.batches = Batches(cfg.batch_size or default_batch_size(model, share.local_count))
         self.inversions = Inversions(model, cfg.settings, cache, share, self.batches, self.read, self.fail_input)
-        self.stamp = model_stamp(model)
+        self.stamp = stamp_of(model, cfg.settings)
         self.pairs = share.own(plan.pairs)
         self.outcome = Outcome(failed=dict(plan.failed))
         self.broken = {""} if plan.failed else set()  # digests of inputs that cannot be used
@@ -63,6 +66,14 @@ class Job:
             self.bar.set_description("transfer")
             for group in groups([p for p in todo if not self.has_failed(p)], self.cfg.settings):
                 self.batches.run(group, self.transfer)
+
+    def count_again(self) -> None:
+        """What has been done, or was there before, and is not there now, has failed."""
+        gone = {p.name for p in self.pairs for name in (p.name, p.result_name) if kind_of(self.cfg.save_dir / name) != "file"}
+        for kind in (self.outcome.done, self.outcome.kept):
+            for name in [name for name in kind if name in gone]:
+                self.fail(name, f"{self.cfg.save_dir / name}: it, or its bare result, vanished during the run; run again")
+            kind[:] = [name for name in kind if name not in gone]
 
     def invert_missing(self, todo: Sequence[Pair]) -> None:
         self.bar.set_description("inversion")
@@ -88,7 +99,9 @@ class Job:
             try:
                 check(pair)
                 fine.append(pair)
-            except WorkError as error:
+            except StorageError:  # nothing that follows could be kept either
+                raise
+            except DiffstyleError as error:
                 self.fail(pair.name, str(error))
         return fine
 
@@ -103,7 +116,7 @@ class Job:
     def progress(self, todo: Sequence[Pair], transfers: bool = True) -> Iterator[None]:
         """A bar over network evaluations."""
         s = self.cfg.settings
-        total = sum(s.inversion_evaluations(need.x_T) for need in self.inversions.needs(todo))
+        total = sum(self.inversions.evaluations(need) for need in self.inversions.needs(todo))
         alike = Counter(pair.settings(s) for pair in todo if transfers)
         total += sum(count * own.transfer_evaluations() for own, count in alike.items())
         hidden = not (self.cfg.show_progress and self.share.first)
@@ -115,18 +128,25 @@ class Job:
 
     def transfer(self, batch: Sequence[Pair]) -> None:
         """Transfer pairs of like settings and save each."""
-        batch = self.able(batch, lambda pair: (self.inputs(pair), self.inversions.latents(pair)))
+        batch = self.able(batch, self.check_inputs)
         if not batch:
             return
         content, style = self.inversions.of_pairs(batch)
         settings = batch[0].settings(self.cfg.settings)
-        results = transfer(self.model, content, style, settings, self.noise(batch), self.bar.update)
-        for pair, x in zip(batch, results, strict=True):
-            if not x.isfinite().all():
-                self.fail(pair.name, f"{pair.name}: the result holds numbers that are not finite; try --precision fp32")
-                continue
-            self.save(pair, to_image(x))
-            self.outcome.done.append(pair.name)
+        x = transfer(self.model, content, style, settings, self.noise(batch), self.bar.update)
+        results = dict(zip(batch, x, strict=True))
+        self.able(batch, lambda pair: self.save(pair, results[pair]))
+
+    def check_inputs(self, pair: Pair) -> None:
+        """Raise DiffstyleError where something of what a pair is made from cannot be read, or has changed."""
+        self.check_mask()
+        self.inputs(pair)
+        self.inversions.latents(pair)
+
+    def check_mask(self) -> None:
+        """Raise WorkError when the mask's file is no longer the one that records name."""
+        if self.stamp.mask and mask_digest(self.cfg.settings.mask) != self.stamp.mask:
+            raise WorkError(f"--mask {self.cfg.settings.mask}: changed during the run; run again when it stays as it is")
 
     def noise(self, pairs: Sequence[Pair]) -> NextNoise:
         s, shape = self.cfg.settings, (3, self.size, self.size)
@@ -139,12 +159,18 @@ class Job:
     def inputs(self, pair: Pair) -> Column:
         return [[self.read(pair.style)], [self.read(pair.content)]]
 
-    def save(self, pair: Pair, result: Image.Image) -> None:
-        """Write the official stack (style, content, result) and the bare result; the latter last, it marks the pair done."""
-        record, folder = pair_record(self.stamp, self.cfg, pair), self.cfg.save_dir
-        (folder / pair.folder).mkdir(exist_ok=True)
+    def save(self, pair: Pair, x: Tensor) -> None:
+        """Write the official stack (style, content, result) and the bare result (3, H, W); the latter last, it marks the pair
+        done. Raises DiffstyleError.
+        """
+        self.check_mask()
+        if not x.isfinite().all():
+            raise WorkError(f"{pair.name}: the result holds numbers that are not finite; try --precision fp32")
+        record, folder, result = pair_record(self.stamp, self.cfg, pair), self.cfg.save_dir, to_image(x)
+        make_folder(folder / pair.folder)
         save_png(folder / pair.name, tile([*self.inputs(pair), [result]], 1, self.size, 3), record)
         save_png(folder / pair.result_name, result, record)
+        self.outcome.done.append(pair.name)
 
 
 def groups(pairs: Sequence[Pair], of_run: Settings) -> Iterator[list[Pair]]:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffstyle.errors import UsageError
+from diffstyle.errors import UsageError, WorkError
+from diffstyle.files import kind_of, read_bytes
 
 NUMBERS: dict[str, Callable[[str], float]] = {"gamma": float, "omega": float, "seed": int}  # settings a row may change
 COLUMNS = ("content", "style", *NUMBERS, "name")
@@ -34,11 +35,11 @@ class Row:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a CSV with a header (comma, semicolon or tab; UTF-8). Raises UsageError for anything odd."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"--pairs {path}: not a text file in UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"--pairs {path}: cannot be read ({error.strerror})") from None
+    except WorkError as error:
+        raise UsageError(f"--pairs {error}") from None
     header = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
     rows: list[Row] = []
@@ -109,12 +110,9 @@ class Finder:
         """Raises UsageError if it is nowhere. A list names few files many times, so answers are kept."""
         if (cell, folder) not in self.found:
             for place in (Path(), self.listing.parent, folder):
-                try:
-                    if (place / cell).is_file():
-                        self.found[cell, folder] = place / cell
-                        break
-                except OSError:  # too long a name
-                    continue
+                if kind_of(place / cell) == "file":
+                    self.found[cell, folder] = place / cell
+                    break
             else:
                 raise UsageError(f"--pairs {self.listing}, line {line}: there is no file {cell[:200]}")
         return self.found[cell, folder]

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diffstyle.errors import UsageError
-from diffstyle.files import open_folder
-from diffstyle.model import Model
-from diffstyle.pipeline import cache_key
-from diffstyle.runs.batching import default_batch_size
+from diffstyle.masks import build_mask, mask_file
 from diffstyle.runs.config import LAYOUTS, RunConfig
-from diffstyle.runs.inputs import Picture, list_images, read_pictures
-from diffstyle.runs.latents import LatentCache
+from diffstyle.runs.inputs import Input, Picture, list_images, read_pictures
 from diffstyle.runs.names import distinct, fold, shorten
 from diffstyle.runs.pairs import Finder, Row, read_rows
-from diffstyle.runs.sources import dataset_images, draw_samples, parse_source
+from diffstyle.runs.places import check_places
+from diffstyle.runs.sources import SAMPLES, dataset_images, parse_source, samples
 from diffstyle.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -63,17 +60,29 @@ class Plan:
     def evaluations(self, *runs: Settings) -> int:
         """Network evaluations (one encode and at least one decode, of one picture) when nothing is cached or done.
 
-        Of several runs, those that invert alike share their inversions.
+        Of several runs, those that invert alike share their inversions. A sample is drawn instead.
         """
-        styles = {p.digest for p in self.styles}
-        contents = {p.digest for p in self.contents} - styles
+        pictures = {p.digest: p for p in (*self.contents, *self.styles)}
+        drawing = sum(p.sample.n_gen for p in pictures.values() if p.sample)
+        styles = {p.digest for p in self.styles if not p.sample}
+        contents = {p.digest for p in self.contents if not p.sample} - styles
         total = 0
         for own in {(s.n_inv, s.t_0, s.solver, s.nfe): s for s in runs}.values():
-            total += len(styles) * own.inversion_evaluations() + len(contents) * own.inversion_evaluations(False)
+            total += len(styles) * own.inversion_evaluations() + len(contents) * own.inversion_evaluations(False) + drawing
         for settings in runs:
             alike = Counter(pair.settings(settings) for pair in self.pairs)
             total += sum(count * own.transfer_evaluations() for own, count in alike.items())
         return total
+
+    def written(self) -> Iterator[str]:
+        """Every file of the pairs and every sample, relative to save_dir."""
+        for pair in self.pairs:
+            yield from (pair.name, pair.result_name)
+        yield from (os.path.join(SAMPLES, p.path.name) for p in (*self.contents, *self.styles) if p.sample)
+
+    def read(self) -> Iterator[Path]:
+        """Every picture that is not drawn by the model."""
+        yield from dict.fromkeys(p.path for p in (*self.contents, *self.styles) if not p.sample)
 
     def is_product(self) -> bool:
         """Whether the pairs are every content with every style, in order."""
@@ -83,37 +92,43 @@ class Plan:
         )
 
 
-def make_plan(cfg: RunConfig, load: Callable[[], Model]) -> Plan:
-    """Every content with every style, both sorted by file name; or the pairs of a list.
+def make_plan(cfg: RunConfig) -> Plan:
+    """Every content with every style, both sorted by file name; or the pairs of a list. Nothing is written.
 
-    ``load`` is called only to draw ``sample:N``.
+    Raises UsageError, also where the run would write over one of its own inputs, and WorkError for a mask that is no picture.
     """
     if cfg.layout not in LAYOUTS:
         raise UsageError(f"--layout {cfg.layout} is not known: use {', '.join(LAYOUTS)}")
-    if cfg.pairs:
-        return plan_list(cfg, cfg.pairs)
-    content_paths = find_inputs(load, cfg, cfg.content_dir, "--content_dir")
-    contents, styles, failed = read_sides(cfg, content_paths, find_inputs(load, cfg, cfg.style_dir, "--style_dir"))
+    build_mask(cfg.settings.mask, (8, 8))
+    plan = plan_list(cfg, cfg.pairs) if cfg.pairs else plan_product(cfg)
+    check_places(cfg, plan.written(), [*plan.read(), *listed(cfg)])
+    return plan
+
+
+def listed(cfg: RunConfig) -> list[Path]:
+    """The files besides pictures that a run reads: the list and the mask."""
+    return [path for path in (cfg.pairs, mask_file(cfg.settings.mask)) if path]
+
+
+def plan_product(cfg: RunConfig) -> Plan:
+    content_inputs = find_inputs(cfg, cfg.content_dir, "--content_dir")
+    contents, styles, failed = read_sides(cfg, content_inputs, find_inputs(cfg, cfg.style_dir, "--style_dir"))
     product = [(c, s) for c in contents for s in styles]
     stems = [f"content_{c.name}_style_{s.name}" for c, s in product]
     return Plan(contents, styles, name_pairs(cfg, product, [()] * len(product), stems), failed)
 
 
-def find_inputs(load: Callable[[], Model], cfg: RunConfig, spec: Path, flag: str) -> list[Path]:
-    """The pictures of a folder, of ``dataset:NAME[:N]`` or, drawn now by the model, of ``sample:N``."""
+def find_inputs(cfg: RunConfig, spec: Path, flag: str) -> list[Input]:
+    """The pictures of a folder, of ``dataset:NAME[:N]`` or, to be drawn by the model, of ``sample:N``. Raises UsageError."""
     source = parse_source(str(spec), flag)
     if source is None:
         ours = [cfg.save_dir, *([cfg.cache_dir] if cfg.cache_dir else [])]
-        return list_images(spec, flag, cfg.recursive, ours)
+        return [*list_images(spec, flag, cfg.recursive, ours)]
     if source.kind == "dataset":
-        return dataset_images(source, flag)
+        return [*dataset_images(source, flag)]
     if cfg.cache_dir is None:
         raise UsageError(f"{flag} {spec}: a drawn picture's latents are those of its making, so it needs the cache")
-    open_folder(cfg.save_dir, "--save_dir")
-    model = load()
-    cache = LatentCache(cfg.cache_dir, cache_key(model, cfg.settings))
-    size = cfg.batch_size or default_batch_size(model)
-    return draw_samples(model, cfg.settings, source.count or 1, cfg.save_dir / "samples", cache, size)
+    return [*samples(source.count or 1, cfg.settings, cfg.save_dir)]
 
 
 def plan_list(cfg: RunConfig, listing: Path) -> Plan:
@@ -154,16 +169,17 @@ def plan_list(cfg: RunConfig, listing: Path) -> Plan:
 
 
 def read_sides(
-    cfg: RunConfig, contents: Sequence[Path], styles: Sequence[Path]
+    cfg: RunConfig, contents: Sequence[Input], styles: Sequence[Input]
 ) -> tuple[list[Picture], list[Picture], dict[str, str]]:
     read_contents, failed = read_pictures(contents, root_of(contents), cfg.exif)
     read_styles, failed_styles = read_pictures(styles, root_of(styles), cfg.exif)
     return read_contents, read_styles, {**failed, **failed_styles}
 
 
-def root_of(paths: Sequence[Path]) -> Path:
-    """The folder that all paths lie under."""
-    return Path(os.path.commonpath([os.path.abspath(p.parent) for p in paths]))
+def root_of(inputs: Sequence[Input]) -> Path:
+    """The folder that all of them lie under."""
+    paths = [each if isinstance(each, Path) else each.path for each in inputs]
+    return Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
 
 
 def name_pairs(

@@ -18,7 +18,10 @@ from diffstyle.images import read_record
 from diffstyle.masks import mask_digest
 from diffstyle.model import Model
 from diffstyle.runs.config import RunConfig
+from diffstyle.runs.inputs import Picture
 from diffstyle.runs.plan import Pair, Plan
+from diffstyle.settings import Settings
+from diffstyle.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -51,24 +54,35 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 # ---- records -----------------------------------------------------------------------------------------------------
 
 
-def pair_record(stamp: Mapping[str, Any], cfg: RunConfig, pair: Pair) -> dict[str, Any]:
-    """What goes into the PNG: all that the picture depends on, so that it can be recognised and made again.
+@dataclass(frozen=True)
+class Stamp:
+    """What all pictures of a run depend on, besides the settings."""
 
-    ``stamp`` says the same of the model.
-    """
-    settings = pair.settings(cfg.settings)
+    model: Mapping[str, Any]
+    mask: str  # sha256 of the mask's file, "" if it is none
+
+
+def stamp_of(model: Model, settings: Settings) -> Stamp:
+    """Raises UsageError or WorkError when the mask cannot be read."""
+    return Stamp(model_stamp(model), mask_digest(settings.mask))
+
+
+def pair_record(stamp: Stamp, cfg: RunConfig, pair: Pair) -> dict[str, Any]:
+    """What goes into the PNG: all that the picture depends on, so that it can be recognised and made again."""
     return {
-        "settings": asdict(settings) | {"mask_sha256": mask_digest(settings.mask)},
-        "model": dict(stamp),
+        "settings": asdict(pair.settings(cfg.settings)) | {"mask_sha256": stamp.mask},
+        "model": dict(stamp.model),
         "content": {"name": pair.content.path.name, "sha256": pair.content.digest},
         "style": {"name": pair.style.path.name, "sha256": pair.style.digest},
+        "version": __version__,
     }
 
 
-def is_done(stamp: Mapping[str, Any], cfg: RunConfig, pair: Pair) -> bool:
-    """Whether both files of the pair are there with these very settings."""
+def is_done(stamp: Stamp, cfg: RunConfig, pair: Pair) -> bool:
+    """Whether both files of the pair are there, undamaged and with these very settings, whichever version made them."""
     record = pair_record(stamp, cfg, pair)
-    return all(read_record(cfg.save_dir / name) == record for name in (pair.result_name, pair.name))
+    found = (read_record(cfg.save_dir / name) or {} for name in (pair.result_name, pair.name))
+    return all({**each, "version": __version__} == record for each in found)
 
 
 def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Outcome) -> None:
@@ -77,9 +91,11 @@ def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Out
         "settings": asdict(cfg.settings),
         "run": {k: v for k, v in asdict(cfg).items() if k != "settings"},
         "model": model,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "pillow": PIL.__version__},
-        "contents": [asdict(p) for p in plan.contents],
-        "styles": [asdict(p) for p in plan.styles],
+        "versions": {
+            "diffstyle": __version__, "python": platform.python_version(), "torch": torch.__version__, "pillow": PIL.__version__,
+        },
+        "contents": [picture_record(p) for p in plan.contents],
+        "styles": [picture_record(p) for p in plan.styles],
         "results": [
             {"content": p.content.name, "style": p.style.name, "stack": p.name, "result": p.result_name,
              **({"changes": dict(p.changes)} if p.changes else {})}
@@ -91,6 +107,10 @@ def write_run(cfg: RunConfig, plan: Plan, model: Mapping[str, Any], outcome: Out
         "seconds": round(outcome.seconds, 2),
     }  # fmt: skip
     write_json(cfg.save_dir / "run.json", record)
+
+
+def picture_record(picture: Picture) -> dict[str, Any]:
+    return {"path": picture.path, "name": picture.name, "digest": picture.digest}
 
 
 def merged(outcomes: Sequence[Outcome]) -> Outcome:

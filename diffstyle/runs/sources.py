@@ -11,16 +11,14 @@ import torch
 from diffstyle.configs import paths_config
 from diffstyle.configs.paths_config import DATASET_PATHS
 from diffstyle.errors import UsageError
-from diffstyle.files import file_hash
-from diffstyle.images import save_png, to_image
-from diffstyle.model import Model
+from diffstyle.files import kind_of
+from diffstyle.images import readable_endings
 from diffstyle.noise import seeded
-from diffstyle.pipeline import draw
-from diffstyle.runs.inputs import readable_endings
-from diffstyle.runs.latents import LatentCache
+from diffstyle.runs.inputs import Sample
 from diffstyle.settings import Settings
 
 log = logging.getLogger(__name__)
+SAMPLES = "samples"  # the folder of save_dir that drawn pictures go to
 REPOSITORY = Path(paths_config.__file__).resolve().parents[1]
 
 
@@ -36,7 +34,7 @@ class Source:
 def parse_source(spec: str, flag: str) -> Source | None:
     """The source that ``spec`` names, None if it is a folder or file. Raises UsageError for a malformed one."""
     kind, *rest = spec.split(":")
-    if kind not in ("dataset", "sample") or not rest or Path(spec).exists():
+    if kind not in ("dataset", "sample") or not rest or kind_of(Path(spec)):
         return None
     *name, last = rest
     count = int(last) if last.isdecimal() else None
@@ -64,37 +62,14 @@ def dataset_images(source: Source, flag: str) -> list[Path]:
     return images[: source.count]
 
 
-def draw_samples(
-    model: Model, settings: Settings, count: int, folder: Path, cache: LatentCache, batch_size: int
-) -> list[Path]:
-    """Draw pictures with the model into ``folder`` and put their latents into ``cache``, as if they had been inverted.
-
-    Their h is that of the chain which generates them and their x_T the noise it starts from, so nothing is inverted.
-    Picture i depends on (seed, i) only; one that is there with its latents is not drawn again.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"sample_{settings.seed}_{i:04d}.png" for i in range(count)]
-    missing = [i for i, path in enumerate(paths) if not path.is_file() or not has_latents(path, settings, cache)]
-    size = model.config.image_size
-    for start in range(0, len(missing), batch_size):
-        batch = missing[start : start + batch_size]
-        x_T = torch.stack([initial_noise(settings.seed, i, size) for i in batch])
-        x0, drawn = draw(model, x_T, settings, [f"{settings.seed}/{i}" for i in batch])
-        for k, i in enumerate(batch):
-            save_png(paths[i], to_image(x0[k]))
-            digest = file_hash(paths[i])
-            cache.put_x_T(digest, x_T[k])
-            cache.put_h(digest, {t: maps[k] for t, maps in drawn.h.items()})
-    return paths
-
-
-def has_latents(path: Path, settings: Settings, cache: LatentCache) -> bool:
-    digest = file_hash(path)
-    return cache.get_x_T(digest) is not None and cache.get_h(digest, settings.kept()) is not None
+def samples(count: int, settings: Settings, save_dir: Path) -> list[Sample]:
+    """The first ``count`` pictures that the model draws from a seed, into a folder of save_dir; none is drawn yet."""
+    folder, seed = save_dir / SAMPLES, settings.seed
+    return [
+        Sample(folder / f"sample_{seed}_{i:04d}.png", seed, i, settings.n_gen, settings.t_0) for i in range(count)
+    ]
 
 
 def initial_noise(seed: int, index: int, size: int) -> torch.Tensor:
     """x_T (3, size, size) of sample ``index``."""
     return torch.randn(3, size, size, generator=seeded(f"sample|{seed}|{index}"))
-
-

@@ -1,4 +1,4 @@
-"""The same pairs under many settings: one run a combination into a folder of its own, one labelled figure a pair.
+"""The same pairs under many settings: one run a combination into a folder of its own. A plain run is one combination of none.
 
 All runs read one cache of latents, so what does not change n_inv is inverted once.
 """
@@ -76,7 +76,10 @@ def name_of(values: Values) -> str:
 
 
 def make_points(axes: Sequence[Axis], cfg: RunConfig, settings: Callable[[Values], Settings]) -> list[Point]:
-    """Every combination; ``settings`` resolves the values of one into complete settings."""
+    """Every combination; ``settings`` resolves the values of one into complete settings.
+
+    Without axes it is the one of no values, whose folder is save_dir itself.
+    """
     points = []
     for combination in itertools.product(*(axis.values for axis in axes)):
         values = dict(zip((axis.key for axis in axes), combination, strict=True))
@@ -88,35 +91,37 @@ def run_sweep(model: Model, cfg: RunConfig, points: Sequence[Point], plan: Plan,
     """Make every point's pictures (this process's share of them)."""
     open_folder(cfg.save_dir, "--save_dir")
     remove_leftovers([cfg.save_dir])  # the points' runs look after their own folders
-    cache = cfg.cache_dir or Path(share.from_first(str(cfg.save_dir / temporary_name())))
-    runs = [replace(point.cfg, cache_dir=cache) for point in points]
-    reports: list[Outcome] = []
+    latents = cfg.cache_dir or Path(share.from_first(str(cfg.save_dir / temporary_name())))
+    outcomes: list[Outcome] = []
     try:
-        for i, (point, each) in enumerate(zip(points, runs, strict=True)):
-            log.info("sweep %d of %d: %s", i + 1, len(points), name_of(point.values))
-            reports.append(run(model, each, plan, share))
-        for report, each in zip(reports, runs, strict=True):
+        for i, point in enumerate(points):
+            if point.values:
+                log.info("sweep %d of %d: %s", i + 1, len(points), name_of(point.values))
+            outcomes.append(run(model, point.cfg, plan, share, latents))
+        for outcome, point in zip(outcomes[:-1], points[:-1], strict=True):
             # Another shard may have been the last at this point, and be waiting for us at a later one.
-            if share.first and not report.grid and not report.failed:
-                report.grid = run(model, replace(each, overwrite=False), plan, share).grid
+            if share.first and not outcome.grid and not outcome.failed:
+                outcome.grid = run(model, replace(point.cfg, overwrite=False), plan, share, latents).grid
     except Interrupted as stop:
-        stop.progress = f"{len(reports)} of {len(points)} settings; of the next, {stop.progress or 'nothing'}"
+        if len(points) > 1:
+            stop.progress = f"{len(outcomes)} of {len(points)} settings; of the next, {stop.progress or 'nothing'}"
         raise
     finally:
         if not cfg.cache_dir and share.first:
-            shutil.rmtree(cache, ignore_errors=True)
-    return reports
+            shutil.rmtree(latents, ignore_errors=True)
+    return outcomes
 
 
-def lay_out_points(config: ModelConfig, points: Sequence[Point], plan: Plan) -> tuple[list[Point], list[Outcome]]:
+def lay_out_points(config: ModelConfig, points: Sequence[Point], plan: Plan) -> list[tuple[Point, Outcome]]:
     """Grids and records again of the points of which something is on disk. Raises WorkError if there is none."""
-    there, reports = [], []
+    there, missing = [], []
     for point in points:
         try:
-            reports.append(lay_out(config, point.cfg, plan))
-            there.append(point)
+            there.append((point, lay_out(config, point.cfg, plan)))
         except WorkError as error:
-            log.warning("%s", error)
+            missing.append(error)
     if not there:
-        raise WorkError(f"--grid_only: nothing of the {len(points)} settings is there")
-    return there, reports
+        raise missing[0]
+    for each in missing:
+        log.warning("%s", each)
+    return there

@@ -1,56 +1,58 @@
-"""From a config to a ready U-Net: find the checkpoint (or download it), read it, compare it strictly, build."""
+"""From a config to a ready U-Net: find the checkpoint (or download it), read it, build strictly."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from diffstyle.configs.paths_config import MODEL_PATHS
-from diffstyle.diffusion import linear_schedule
+from diffstyle.diffusion import make_schedule
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import file_hash
-from diffstyle.model import Model, ModelConfig
-from diffstyle.models import build_unet
-from diffstyle.models.convert import diffusers_architecture
-from diffstyle.models.hspace_unet import HSpaceUNet
+from diffstyle.model import EpsOf, Model, ModelConfig
 from diffstyle.models.layers import to_precision
-from diffstyle.models.recognise import recognise
 from diffstyle.zoo.download import fetch
-from diffstyle.zoo.entries import PRETRAINED, Entry, find_entry, load_zoo, recorded, sidecar
-from diffstyle.zoo.weights import read_diffusers_config, read_state, weights_file
+from diffstyle.zoo.entries import Entry, find_entry, load_zoo
+from diffstyle.zoo.folders import weights_file
+from diffstyle.zoo.hub import fetch_hub, is_hub
+from diffstyle.zoo.integrity import recorded, sidecar
+from diffstyle.zoo.places import BUNDLED, downloads, root
+from diffstyle.zoo.prediction import check_prediction
+from diffstyle.zoo.strict import build_strictly
+from diffstyle.zoo.weights import read_state, sniff
 
 log = logging.getLogger(__name__)
-
-REPOSITORY = PRETRAINED.parent
 
 
 def load_model(
     config: ModelConfig,
-    model_path: Path | None = None,
+    model_path: Path | str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     download: bool = True,
 ) -> Model:
     """The network of ``config`` with its published weights.
 
-    ``model_path`` names a checkpoint file or a diffusers folder; without it the usual places are searched, and with
-    ``download`` a published one is fetched. Raises UsageError or WorkError, one line each.
+    ``model_path`` names a checkpoint file, a diffusers folder or hf:OWNER/NAME on the hub; without it the usual places are
+    searched. With ``download`` what is published is fetched. Raises UsageError or WorkError, one line each.
     """
     path = weights_file(find_checkpoint(config, model_path, download))
+    sniff(path)  # before anything reads it whole
     digest = file_hash(path)
     first = recorded(path)
     if first not in (None, digest):
         raise WorkError(f"{path}: changed since its download (sha256 {digest}, then {first}): "
                         f"get it again, or delete {sidecar(path).name} to accept it")  # fmt: skip
-    unet = build_strictly(config, read_state(path), path)
+    schedule = make_schedule(config.beta_schedule, config.beta_start, config.beta_end, config.timesteps)
     device = torch.device(device)
-    to_precision(unet, dtype).to(device).to(memory_format=torch.channels_last)
-    schedule = linear_schedule(config.beta_start, config.beta_end, config.timesteps)
-    return Model(unet.eval().requires_grad_(False), config, schedule, device, dtype, digest, path)
+    unet = to_precision(build_strictly(config, read_state(path), path), dtype)
+    unet.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    check_prediction(unet, config, schedule, device, path)
+    if config.prediction != "eps":
+        unet = EpsOf(unet, config.prediction, schedule).to(device).eval()
+    return Model(unet, config, schedule, device, dtype, digest, path)
 
 
 def compile_model(model: Model) -> None:
@@ -74,17 +76,20 @@ def compile_model(model: Model) -> None:
 # ---- where it is -------------------------------------------------------------------------------------------------
 
 
-def find_checkpoint(config: ModelConfig, model_path: Path | None = None, download: bool = True) -> Path:
+def find_checkpoint(config: ModelConfig, model_path: Path | str | None = None, download: bool = True) -> Path:
     """The checkpoint of ``config``: --model_path, the config's own, MODEL_PATHS, pretrained/, torch.hub's cache."""
+    named = model_path if model_path is not None else config.checkpoint
+    if is_hub(named):
+        return fetch_hub(str(named), download)
     if model_path is not None:
-        if not model_path.exists():
+        if not Path(model_path).exists():
             raise UsageError(f"--model_path {model_path}: no such file or folder")
-        return model_path
+        return Path(model_path)
     keys = [config.name, config.category, config.dataset]
     entry = find_entry(load_zoo(), keys)
     if config.checkpoint:
-        places = [PRETRAINED / config.checkpoint]
-        if entry and config.checkpoint not in {source.file for source in entry.sources}:
+        places = [folder / config.checkpoint for folder in (downloads(), BUNDLED)]
+        if entry and config.checkpoint not in {mirror.file for mirror in entry.mirrors}:
             entry = None  # a model of the user's own
     else:
         places = usual_places(keys, entry)
@@ -95,8 +100,8 @@ def find_checkpoint(config: ModelConfig, model_path: Path | None = None, downloa
         looked = f"looked for {', '.join(map(str, places))}" if places else "the config names none"
         raise WorkError(f"no checkpoint for {config.name}.yml: {looked}; put it there, or name one with --model_path")
     if not download:
-        first = entry.sources[0]
-        raise WorkError(f"{PRETRAINED / first.file} is missing: get it with scripts/download.py {entry.name} or from "
+        first = entry.mirrors[0]
+        raise WorkError(f"{downloads() / first.file} is missing: get it with scripts/download.py {entry.name} or from "
                         f"{first.page}, or name a checkpoint with --model_path")  # fmt: skip
     log.info("%s: no checkpoint here, downloading %s (--no_download forbids it)", config.name, entry.title)
     return fetch(entry)
@@ -104,71 +109,8 @@ def find_checkpoint(config: ModelConfig, model_path: Path | None = None, downloa
 
 def usual_places(keys: list[str], entry: Entry | None) -> list[Path]:
     """MODEL_PATHS' most specific entry, the known file names in pretrained/, and where the official code puts them."""
-    configured = {key.casefold(): REPOSITORY / value for key, value in MODEL_PATHS.items()}
+    configured = {key.casefold(): root() / value for key, value in MODEL_PATHS.items()}
     places = [configured[key.casefold()] for key in keys if key.casefold() in configured][:1]
-    for folder in (PRETRAINED, Path(torch.hub.get_dir()) / "checkpoints"):
-        places += [folder / source.file for source in entry.sources] if entry else []
+    for folder in (downloads(), Path(torch.hub.get_dir()) / "checkpoints"):
+        places += [folder / mirror.file for mirror in entry.mirrors] if entry else []
     return list(dict.fromkeys(places))
-
-
-# ---- what it is --------------------------------------------------------------------------------------------------
-
-
-def build_strictly(config: ModelConfig, state: Mapping[str, Tensor], path: Path) -> HSpaceUNet:
-    """The network of ``config`` with the weights of ``state`` in fp32; every key and shape must agree."""
-    try:
-        with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
-            unet = build_unet(config.family, config.image_size, config.architecture)
-    except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        raise UsageError(f"config {config.name}.yml: no {config.family} network can be built: {error}") from error
-    expected = unet.state_dict()
-    complaint = first_difference(expected, state)
-    if complaint:
-        raise WorkError(f"{path}: checkpoint of another architecture: {complaint}; {likeness(config, state)}")
-    check_diffusers_config(config, path)
-    weights = {key: state[key].detach().to(torch.float32, copy=True) for key in expected}  # leaves the mapped file
-    for key, weight in weights.items():
-        if not weight.isfinite().all():
-            raise WorkError(f"{path}: {key} holds values that are not finite: the file is damaged; get it again")
-    unet.load_state_dict(weights, assign=True)
-    return unet
-
-
-def first_difference(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The first key that the network and the file do not share, with both shapes; "" when they agree."""
-    for key in [*expected, *(key for key in state if key not in expected)]:
-        wanted, found = (tuple(side[key].shape) if key in side else "absent" for side in (expected, state))
-        if wanted != found:
-            return f"{key} is {found} in the file, {wanted} in the network"
-        if not state[key].dtype.is_floating_point:
-            return f"{key} is {str(state[key].dtype).removeprefix('torch.')} in the file, not floating point"
-    return ""
-
-
-def likeness(config: ModelConfig, state: Mapping[str, Tensor]) -> str:
-    """What the weights look like against what the config says."""
-    found = recognise(state, config.image_size)
-    if not found:
-        return f"the weights are of no known family, {config.name}.yml says {config.family}"
-    with torch.device("meta"):
-        expected = build_unet(config.family, config.image_size, config.architecture).state_dict()
-    says = recognise(expected, config.image_size)
-    keys = ["family"] if found["family"] != config.family else [k for k in found if found[k] != says.get(k)]
-    theirs, ours = (", ".join(f"{k} {side.get(k)}" for k in keys) for side in (found, says))
-    if not keys:
-        return "some keys are missing or foreign"
-    return f"the weights look like {theirs}, {config.name}.yml says {ours}"
-
-
-def check_diffusers_config(config: ModelConfig, weights: Path) -> None:
-    """A config.json beside the weights says what shapes cannot: which embedding, padding and heads they expect."""
-    described = read_diffusers_config(weights)
-    if described is None or config.family != "ddpm":
-        return
-    path = weights.with_name("config.json")
-    try:
-        size = diffusers_architecture(described)["image_size"]
-    except ValueError as error:
-        raise WorkError(f"{path}: another network than the DDPM's: {error}") from None
-    if size != config.image_size:
-        raise WorkError(f"{path}: sample_size is {size}, {config.name}.yml says image_size {config.image_size}")

@@ -1,25 +1,30 @@
-"""Settings: a YAML file says what a checkpoint is (``ModelConfig``), flags say what to do with it (``Settings``)."""
+"""What a checkpoint is, from a YAML file (ours, or one written for the official code) or from a diffusers folder's own files."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import math
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from diffstyle.errors import UsageError
+from diffstyle.configs import paths_config
+from diffstyle.diffusion import PREDICTIONS, SCHEDULES
+from diffstyle.errors import UsageError, WorkError
 from diffstyle.model import ModelConfig
 from diffstyle.models import FAMILIES
+from diffstyle.zoo.bounds import SIZE, brief, check_architecture, number
+from diffstyle.zoo.documents import read_yaml
+from diffstyle.zoo.folders import check_schedule, describe
+from diffstyle.zoo.hub import fetch_hub, is_hub
 
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
-
-# ---- what a checkpoint is ----------------------------------------------------------------------------------------
+CONFIG_DIR = Path(paths_config.__file__).resolve().parent
 
 # Which network the official code builds for ``type: simple`` is decided by ``data.dataset``: the DDPM reads its sizes from
-# the YAML, the ADMs are hard-coded (REFERENCE: the light ADM of ILVR / P2, and ImageNet's).
+# the YAML, the ADMs are hard-coded (docs/official.md: the light ADM of ILVR and P2, and ImageNet's).
 OFFICIAL_DDPM = ("CelebA_HQ", "LSUN", "CUSTOM")
 LIGHT_ADM: dict[str, Any] = {
     "num_channels": 128,
@@ -47,7 +52,7 @@ IGNORED_KEYS: dict[str, set[str]] = {
 KNOWN_KEYS: dict[str, set[str]] = {
     "data": {"dataset", "category", "image_size"},
     "model": {"type"},
-    "diffusion": {"beta_schedule", "beta_start", "beta_end", "num_diffusion_timesteps"},
+    "diffusion": {"beta_schedule", "beta_start", "beta_end", "num_diffusion_timesteps", "prediction"},
     "sampling": set(),
     "checkpoint": set(),
 }
@@ -68,61 +73,82 @@ def find_config(name: str | Path) -> Path:
     raise UsageError(f"--config {name}: no such file, nor one in configs/{hint(str(name), known)}; there are {', '.join(known)}")
 
 
-def load_config(name: str | Path) -> ModelConfig:
-    """Read a config, ours or one written for the official code. Raises UsageError naming the line of a wrong key."""
+def load_config(name: str | Path, download: bool = True) -> ModelConfig:
+    """What ``name`` describes: a YAML file or its name in configs/, a diffusers folder, or hf:OWNER/NAME on the hub.
+
+    Raises UsageError naming the line or the key that is wrong; WorkError where a folder or the hub fails.
+    """
+    if is_hub(name):
+        return replace(describe(fetch_hub(str(name), download)), checkpoint=str(name))
+    if Path(name).is_dir():
+        return describe(Path(name))
     path = find_config(name)
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # ValueError: no UTF-8, no such date
-        raise UsageError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
+        root, raw = read_yaml(path)
+    except WorkError as error:
+        raise UsageError(str(error)) from error
     if not isinstance(raw, dict) or not isinstance(raw.get("data"), dict) or not isinstance(raw.get("model"), dict):
         raise UsageError(f"{path}: a config needs the sections data and model (configs/custom.yml shows them)")
+    family = resolve_family(path, raw["data"], raw["model"])
+    check_keys(path, root, family)  # type: ignore[arg-type]  # not None: raw is a dict
+    try:
+        return read_config(path.stem, family, raw)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
 
+
+def read_config(name: str, family: str, raw: dict[str, Any]) -> ModelConfig:
+    """The sections of a config, whose keys are known ones. Raises ValueError that says what is wrong."""
     data, model, diffusion, checkpoint = raw["data"], raw["model"], raw.get("diffusion") or {}, raw.get("checkpoint")
     if not isinstance(diffusion, dict):
-        raise UsageError(f"{path}: the section diffusion is {diffusion!r}, it must hold keys and values")
+        raise ValueError(f"the section diffusion is {brief(diffusion)}, it must hold keys and values")
     if checkpoint is not None and not isinstance(checkpoint, str):
-        raise UsageError(f"{path}: checkpoint is {checkpoint!r}, it must be the name of a file")
-    dataset, kind = str(data.get("dataset", "CUSTOM")), model.get("type", "simple")
-    family = resolve_family(path, dataset, kind)
-    check_keys(path, root, family)  # type: ignore[arg-type]  # not None: raw is a dict
-    if diffusion.get("beta_schedule", "linear") != "linear":
-        raise UsageError(f"{path}: beta_schedule {diffusion['beta_schedule']!r} is not known, only linear")
-    size = number(path, "data.image_size", data.get("image_size", 256), int)
-    if kind == "simple" and dataset in OFFICIAL_ADM:
-        architecture = OFFICIAL_ADM[dataset]  # the official code does not read the YAML's sizes for these
+        raise ValueError(f"checkpoint is {brief(checkpoint)}, it must be the name of a file")
+    size = number("image_size", data.get("image_size", 256), *SIZE)
+    dataset = str(data.get("dataset", "CUSTOM"))
+    if model.get("type", "simple") == "simple" and dataset in OFFICIAL_ADM:
+        network = OFFICIAL_ADM[dataset]  # the official code does not read the YAML's sizes for these
     else:
-        architecture = {k: v for k, v in model.items() if k in architecture_keys(family)}
+        network = {k: v for k, v in model.items() if k in architecture_keys(family)}
+    schedule = {
+        "beta_schedule": choice("beta_schedule", diffusion.get("beta_schedule", "linear"), SCHEDULES),
+        "beta_start": diffusion.get("beta_start", 1e-4),
+        "beta_end": diffusion.get("beta_end", 0.02),
+        "timesteps": diffusion.get("num_diffusion_timesteps", 1000),
+        "prediction": choice("prediction", diffusion.get("prediction", "eps"), PREDICTIONS),
+    }
     return ModelConfig(
-        name=path.stem,
+        name=name,
         dataset=dataset,
         category=str(data.get("category", dataset)),
         image_size=size,
         family=family,
-        architecture=architecture,
-        class_cond=bool(model.get("class_cond", False)),
-        beta_start=number(path, "diffusion.beta_start", diffusion.get("beta_start", 1e-4), float, below=1),
-        beta_end=number(path, "diffusion.beta_end", diffusion.get("beta_end", 0.02), float, below=1),
-        timesteps=number(path, "diffusion.num_diffusion_timesteps", diffusion.get("num_diffusion_timesteps", 1000), int),
+        architecture=check_architecture(family, size, network),
         checkpoint=checkpoint,
+        **check_schedule(schedule),
     )
 
 
-def resolve_family(path: Path, dataset: str, kind: Any) -> str:
+def choice(key: str, value: Any, known: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{key} is {brief(value)}, it must be one of {', '.join(known)}")
+    return value
+
+
+def resolve_family(path: Path, data: dict[str, Any], model: dict[str, Any]) -> str:
     """ "ddpm" or "adm" from model.type; the official ``simple`` leaves it to the data set."""
+    dataset, kind = str(data.get("dataset", "CUSTOM")), model.get("type", "simple")
     if isinstance(kind, str) and kind in FAMILIES:
         return kind
     if kind != "simple":
-        raise UsageError(f"{path}: model.type {kind!r} is not known; use ddpm, adm or (official files) simple")
+        raise UsageError(f"{path}: model.type {brief(kind)} is not known; use ddpm, adm or (official files) simple")
     if dataset in OFFICIAL_ADM:
         return "adm"
     if dataset in OFFICIAL_DDPM:
         return "ddpm"
     known = [*OFFICIAL_DDPM, *OFFICIAL_ADM]
-    raise UsageError(f"{path}: data.dataset {dataset!r} is not known{hint(dataset, known)}; use one of {', '.join(known)}, "
-                     "or describe the network with model.type ddpm or adm")  # fmt: skip
+    raise UsageError(f"{path}: data.dataset {brief(dataset)} is not known{hint(dataset[:80], known)}; use one of "
+                     f"{', '.join(known)}, or describe the network with model.type ddpm or adm")  # fmt: skip
 
 
 def check_keys(path: Path, root: yaml.Node, family: str) -> None:
@@ -144,27 +170,10 @@ def check_keys(path: Path, root: yaml.Node, family: str) -> None:
 def reject_unless(path: Path, node: yaml.Node, ok: bool, known: Any, what: str) -> None:
     if not ok:
         line = node.start_mark.line + 1
-        raise UsageError(f"{path}, line {line}: unknown {what} {node.value!r}{hint(str(node.value), known)}")
+        raise UsageError(f"{path}, line {line}: unknown {what} {brief(node.value)}{hint(str(node.value)[:80], known)}")
 
 
 def hint(word: str, known: Any) -> str:
     """ " (did you mean X?)" or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def number(path: Path, key: str, value: Any, kind: type, below: float = math.inf) -> Any:
-    """``value`` as ``kind``, positive and less than ``below``.
-
-    YAML reads 1e-4 as text, which the official files rely on nowhere but users do.
-    """
-    try:
-        result = kind(value)
-        exact = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{path}: {key} is {str(value)[:40]!r}, not a number") from None
-    if exact >= below:
-        raise UsageError(f"{path}: {key} is {value!r}, it must be less than {below:g}")
-    if not result > 0 or (kind is int and result != exact):
-        raise UsageError(f"{path}: {key} is {value!r}, it must be a positive {'integer' if kind is int else 'number'}")
-    return result

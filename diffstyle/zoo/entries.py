@@ -1,4 +1,4 @@
-"""The published checkpoints (pretrained/zoo.yml): in which files they come, and is a file the right one."""
+"""The published checkpoints (pretrained/zoo.yml): in which files they come and from where."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffstyle.errors import WorkError
-from diffstyle.files import file_hash
-from diffstyle.zoo.weights import sniff
-
-PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+from diffstyle.zoo.documents import read_yaml
+from diffstyle.zoo.places import BUNDLED
 
 
 @dataclass(frozen=True)
-class Source:
+class Mirror:
     """One place to get a file from, and what is known of that file."""
 
     url: str  # https://..., gdrive:ID, or a local file
@@ -42,7 +38,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the zoo; its sources in the order in which to try them."""
+    """One model of the zoo; its mirrors in the order in which to try them."""
 
     name: str
     title: str
@@ -50,32 +46,32 @@ class Entry:
     keys: tuple[str, ...]
     format: str
     licence: str
-    sources: tuple[Source, ...]
+    mirrors: tuple[Mirror, ...]
 
-    def present(self, folder: Path) -> Source | None:
+    def present(self, folder: Path) -> Mirror | None:
         """The first of its files that lies in ``folder``."""
-        return next((source for source in self.sources if (folder / source.file).is_file()), None)
+        return next((mirror for mirror in self.mirrors if (folder / mirror.file).is_file()), None)
 
 
-def load_zoo(path: Path = PRETRAINED / "zoo.yml") -> dict[str, Entry]:
+def load_zoo(path: Path = BUNDLED / "zoo.yml") -> dict[str, Entry]:
     """All entries by name, in the file's order. Raises WorkError."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _, raw = read_yaml(path)
         return {name: read_entry(name, **body) for name, body in raw.items()}
-    except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError, ValueError) as error:
-        raise WorkError(f"{path}: not a readable zoo: {' '.join(str(error).split())}") from error
+    except (WorkError, TypeError, AttributeError, KeyError, ValueError) as error:
+        raise WorkError(f"{path}: not a readable zoo: {error}") from error
 
 
 def read_entry(
     name: str, title: str, config: str, keys: list[str], format: str, licence: str, file: str,
-    sources: list[dict[str, Any]], **hashes: Any,
+    mirrors: list[dict[str, Any]], **hashes: Any,
 ) -> Entry:  # fmt: skip
-    """One entry; a source without a file name of its own is the official file, with the entry's size and hashes."""
+    """One entry; a mirror without a file name of its own is the official file, with the entry's size and hashes."""
     official = {"file": file, **hashes}
-    listed = tuple(Source(**(source if "file" in source else official | source)) for source in sources)
-    for source in listed:
-        if Path(source.file).name != source.file:
-            raise ValueError(f"{name}: file {source.file!r} would lie outside the folder")
+    listed = tuple(Mirror(**(mirror if "file" in mirror else official | mirror)) for mirror in mirrors)
+    for mirror in listed:
+        if Path(mirror.file).name != mirror.file:
+            raise ValueError(f"{name}: file {mirror.file!r} would lie outside the folder")
     return Entry(name, title, config, tuple(keys), format, licence, listed)
 
 
@@ -86,64 +82,3 @@ def find_entry(zoo: dict[str, Entry], keys: list[str]) -> Entry | None:
             if key.casefold() in {entry.name.casefold(), *(k.casefold() for k in entry.keys)}:
                 return entry
     return None
-
-
-# ---- is it the right file? ---------------------------------------------------------------------------------------
-
-
-def complaint(path: Path, source: Source, target: Path | None = None) -> str:
-    """Why ``path`` is not the file that ``source`` names, or "": size, structure, then hash.
-
-    ``target`` is the name that a partial file is to get; its first download may have left a hash.
-    """
-    size = path.stat().st_size
-    if source.size and size != source.size:
-        return f"{size} bytes instead of {source.size}"
-    try:
-        sniff(path)
-    except WorkError as error:
-        return str(error).removeprefix(f"{path}: ")
-    for algorithm, wanted in (("sha256", source.sha256), ("md5", source.md5)):
-        if wanted and (found := file_hash(path, algorithm)) != wanted:
-            return f"{algorithm} {found} instead of {wanted}"
-    return changed(path, target or path)
-
-
-def changed(path: Path, target: Path) -> str:
-    """Why ``path`` is not what was first downloaded as ``target``, or ""."""
-    wanted = recorded(target)
-    if wanted and (found := file_hash(path)) != wanted:
-        return f"sha256 {found} instead of {wanted} as first downloaded (delete {sidecar(target)} to accept it)"
-    return ""
-
-
-def sidecar(path: Path) -> Path:
-    """Where the sha256 of a downloaded file is kept, in the format of the sha256sum command."""
-    return path.with_name(path.name + ".sha256")
-
-
-def record(path: Path) -> None:
-    """Remember the sha256 of a file that has just been downloaded."""
-    sidecar(path).write_text(f"{file_hash(path)}  {path.name}\n", encoding="utf-8")
-
-
-def recorded(path: Path) -> str | None:
-    """The sha256 of ``path`` at its download, if it was one."""
-    try:
-        words = sidecar(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return words[0] if words else None
-
-
-def status(entry: Entry, folder: Path) -> str:
-    """For the list: missing, verified, present (no hash is known) or WRONG with the reason."""
-    source = entry.present(folder)
-    if source is None:
-        return "missing"
-    path = folder / source.file
-    problem = complaint(path, source)
-    if problem:
-        return f"WRONG: {path.name}: {problem}"
-    known = source.sha256 or source.md5 or recorded(path)
-    return f"{'verified' if known else 'present, no hash known'}: {path.name}"

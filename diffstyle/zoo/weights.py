@@ -1,44 +1,35 @@
 """Read a checkpoint file safely, whatever its format, into one plain state dict with our names.
 
-Nothing in a file is trusted: no code in a pickle runs, and sizes are compared with the file's before allocation.
+Nothing in a file is trusted: a pickle is walked before torch reads it, no code in it runs, and sizes are compared with the
+file's before allocation.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
 import re
 import struct
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffstyle.errors import WorkError
+from diffstyle.errors import WorkError, one_line
+from diffstyle.files import check_regular
 from diffstyle.models.convert import from_diffusers, is_diffusers
+from diffstyle.zoo import pickles
 
 log = logging.getLogger(__name__)
 
-DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+LARGEST_HEADER = 16 << 20  # bytes; safetensors names a thousand tensors in 0.15 MB
 # Where training scripts put the weights inside a checkpoint; averaged ones first: they are what is sampled with.
 NESTED = ("ema", "ema_model", "model_ema", "params_ema", "ema_state_dict", "state_dict", "model_state_dict", "model",
           "params", "unet")  # fmt: skip
 WRAPPERS = ("module.", "_orig_mod.", "model.", "unet.")  # prefixes left by DataParallel, torch.compile and wrappers
-
-
-def weights_file(path: Path) -> Path:
-    """The file with the weights: ``path`` itself, or the one in a diffusers folder (its root or unet/)."""
-    if not path.is_dir():
-        return path
-    for folder in (path, path / "unet"):
-        for name in DIFFUSERS_WEIGHTS:
-            if (folder / name).is_file():
-                return folder / name
-    raise WorkError(f"{path}: a folder without {' or '.join(DIFFUSERS_WEIGHTS)}; name the checkpoint file itself")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -48,9 +39,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = read_safetensors(path) if kind == "safetensors" else read_pickle(path, zipped=kind == "zip")
     except WorkError:
         raise
+    except pickles.Refused as error:
+        raise WorkError(f"{path}: refused: {error}") from error
     except Exception as error:  # a damaged file can make the readers fail in any way
-        raise WorkError(f"{path}: {refusal(error)}") from error
+        raise WorkError(f"{path}: truncated or damaged, or not a checkpoint ({reason(error)}); get it again") from error
     state = unwrap(find_state(path, content))
+    check_tensors(path, state)
     if is_diffusers(state):
         try:
             state = from_diffusers(state)
@@ -67,8 +61,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def sniff(path: Path) -> str:
     """ "zip" (torch since 1.6), "pickle" (torch before) or "safetensors", by content. Raises WorkError otherwise."""
+    size = check_regular(path)
+    if not size:  # so do the files of /proc look; reading them may never end
+        raise WorkError(f"{path}: not a checkpoint (empty); get it again")
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
@@ -76,16 +72,25 @@ def sniff(path: Path) -> str:
     if start.startswith(b"PK\x03\x04"):
         check_zip(path, size)
         return "zip"
-    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and not is_tar(start):
         return "pickle"
     if len(start) > 8 and start[8:9] == b"{":
         (header,) = struct.unpack("<Q", start[:8])
-        if header > size - 8:
+        if header > min(size - 8, LARGEST_HEADER):
             raise WorkError(f"{path}: truncated or damaged: its header claims {header} bytes, the file has {size}")
         return "safetensors"
     if re.match(rb"\s*(<!doctype|<html|<\?xml|<head|<script)", start, re.IGNORECASE):
         raise WorkError(f"{path}: a web page, not weights: the download was answered with HTML; get the file again")
-    raise WorkError(f"{path}: not a checkpoint ({'neither torch nor safetensors' if size else 'empty'}); get it again")
+    raise WorkError(f"{path}: not a checkpoint (neither torch nor safetensors); get it again")
+
+
+def is_tar(start: bytes) -> bool:
+    """Whether a file begins like a tar archive, which torch would read in its oldest way, whatever its name begins with."""
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def check_zip(path: Path, size: int) -> None:
@@ -100,50 +105,12 @@ def check_zip(path: Path, size: int) -> None:
         raise WorkError(f"{path}: refused: its {size} bytes would unpack to {total}, which no torch checkpoint does")
 
 
-class Anything:
-    """Stands for whatever a pickle names, and takes what is done to it."""
-
-    def __init__(self, *args: object) -> None: ...
-    def __setitem__(self, key: object, value: object) -> None: ...
-    def __setstate__(self, state: object) -> None: ...
-    def append(self, item: object) -> None: ...
-    def extend(self, items: object) -> None: ...
-
-
-class SizeCheck(pickle._Unpickler):
-    """A dry run over a pickle, importing nothing: refuses one that names a storage larger than the file.
-
-    torch's reader would allocate it first. (Python's own unpickler, not the C one, which reads ahead in the file.)
-    """
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        super().__init__(file)
-        self.size = size
-
-    def find_class(self, module: str, name: str) -> type[Anything]:
-        return Anything
-
-    def persistent_load(self, pid: Any) -> None:  # ("storage", type, key, location, number of elements, ...)
-        if isinstance(pid, tuple) and len(pid) > 4 and not 0 <= pid[4] <= self.size:
-            raise ValueError(f"a tensor of {pid[4]} elements in a file of {self.size} bytes")
-
-
 # ---- reading -----------------------------------------------------------------------------------------------------
 
 
 def read_pickle(path: Path, zipped: bool) -> Any:
-    """torch.load, weights only; zipped files are mapped instead of read."""
-    size = path.stat().st_size
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith("/data.pkl"):
-                    with archive.open(name) as file:
-                        SizeCheck(file, size).load()
-    else:
-        with path.open("rb") as file:
-            for _ in range(4):  # magic number, version, machine, object
-                SizeCheck(file, size).load()
+    """torch.load, weights only, after a dry run; zipped files are mapped instead of read."""
+    (pickles.check_zip if zipped else pickles.check_legacy)(path, path.stat().st_size)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
@@ -155,15 +122,34 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
-def refusal(error: Exception) -> str:
-    """One line for a reader's failure; a pickle with code is refused by the name of what it would call."""
-    text = " ".join(str(error).split())
-    code = re.search(r"(?:GLOBAL|global|class|function)[:\s]+([\w.]+\.[\w.]+)", text)
-    if "Weights only load failed" in text and code:
-        return f"refused: it is not plain weights but would run code ({code[1]})"
-    if "Weights only load failed" in text and "nsupported" in text:
-        return f"refused: it is not plain weights ({text[:120]})"
-    return f"truncated or damaged, or not a checkpoint ({type(error).__name__}: {text[:100]}); get it again"
+def reason(error: Exception) -> str:
+    """A reader's failure in short; torch's own advice, to load the file unsafely, is not passed on."""
+    text = one_line(error)
+    return type(error).__name__ + ("" if "weights_only" in text or "Weights only" in text else f": {text[:100]}")
+
+
+def check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Plain real numbers on the CPU, together no more than the file has bytes. Raises WorkError."""
+    for key, value in state.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not plain or value.is_complex():
+            raise WorkError(f"{path}: {key[:80]} is no plain tensor of real numbers ({value.dtype}, {value.layout})")
+    total, size = sum(value.numel() for value in state.values()), path.stat().st_size
+    if total > size:
+        raise WorkError(f"{path}: refused: its tensors would unpack to {total} numbers from {size} bytes")
+
+
+def plain_weights(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in fp32, contiguous, no longer mapped from the file. Raises WorkError where numbers are not finite or not real."""
+    result = {}
+    for key, value in state.items():
+        if not value.dtype.is_floating_point:
+            raise WorkError(f"{path}: {key[:80]} is {str(value.dtype).removeprefix('torch.')} in the file, not floating point")
+        weight = value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        if not weight.isfinite().all():
+            raise WorkError(f"{path}: {key[:80]} holds values that are not finite: the file is damaged; get it again")
+        result[key] = weight
+    return result
 
 
 # ---- finding the state dict --------------------------------------------------------------------------------------
@@ -188,7 +174,7 @@ def find_state(path: Path, content: Any) -> dict[str, Tensor]:
         if is_state(candidate):
             log.info("%s: using %s", path.name, name)
             return dict(candidate)
-    keys = ", ".join(str(key) for key in list(content)[:5]) if isinstance(content, Mapping) else type(content).__name__
+    keys = ", ".join(str(key)[:40] for key in list(content)[:5]) if isinstance(content, Mapping) else type(content).__name__
     raise WorkError(f"{path}: no weights found in it (it holds: {keys or 'nothing'})")
 
 
@@ -198,15 +184,3 @@ def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def read_diffusers_config(weights: Path) -> dict[str, Any] | None:
-    """The config.json beside ``weights``, if there is one of a diffusers network."""
-    path = weights.with_name("config.json")
-    if not path.is_file():
-        return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WorkError(f"{path}: not readable as JSON ({error})") from error
-    return config if isinstance(config, dict) and "_class_name" in config else None

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from batch_tools import make_tiny, paint
 
 import main
+from batch_tools import make_tiny, paint
 from diffstyle.errors import DiffstyleError, UsageError
 from diffstyle.explore import desk as module
 from diffstyle.explore.desk import Desk, Given, Going, Made, Wish

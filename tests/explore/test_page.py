@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_tools import make_tiny, paint
 from browser_tools import chromium, requests, soon
 from PIL import Image
 
 import main
+from batch_tools import make_tiny, paint
 from diffstyle.explore.desk import Desk, Given, Wish
 from diffstyle.images import TEXT_KEY
 from diffstyle.settings import Settings

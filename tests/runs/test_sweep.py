@@ -126,7 +126,7 @@ def test_dry_run_counts_every_setting(base: list[str], capsys: pytest.CaptureFix
         (["--sweep", "n_gen=1.5"], "n_gen takes whole numbers"),
         (["--sweep", "gamma="], "gamma takes numbers"),
         (["--sweep", "gamma=0", "--sweep", "gamma=1"], "swept already"),
-        (["--sweep", "gamma=2"], "out of range"),
+        (["--sweep", "gamma=inf"], "out of range"),
         (["--animate", "omega"], "use gamma or t"),
         (["--animate", "t.avi"], "use gamma or t"),
     ],

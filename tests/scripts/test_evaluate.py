@@ -12,7 +12,8 @@ import torch
 import yaml
 
 import main
-from diffstyle.figures import metrics
+from diffstyle.figures import feature_networks, metrics
+from diffstyle.files import file_hash
 from diffstyle.images import load_image
 from golden_models import ARCHITECTURES, GOLDEN
 
@@ -74,11 +75,58 @@ def test_numbers_are_those_of_the_metrics(sweep: Path, capsys: pytest.CaptureFix
 
 
 def test_what_is_absent_is_named(sweep: Path) -> None:
-    assert evaluate.main(command(sweep)) == 0
+    assert evaluate.main([*command(sweep), "--protocol", "all"]) == 0
     table = (sweep / "metrics.md").read_text()
-    for name, reason in (("gram_to_style_vgg19", "vgg19"), ("identity_to_content", "--identity"), ("lpips_to_style", "")):
-        assert {row[name] for row in rows_of(sweep)} == {"n/a"}
+    reasons = {
+        "gram_to_style_vgg19": "vgg19", "identity_to_content": "--identity", "lpips_to_style": "alexnet", "fid": "--inception",
+        "fid_art": "--art_inception", "artfid": "--art_inception",
+    }  # fmt: skip
+    for name, reason in reasons.items():
+        assert all(row.get(name, "n/a") == "n/a" for row in rows_of(sweep))
         assert any(line.startswith(f"- {name}: n/a, ") and reason in line for line in table.splitlines())
+
+
+@pytest.mark.parametrize("flag", ["--identity", "--lpips_heads", "--inception", "--art_inception"])
+def test_a_named_file_that_is_missing_is_an_error(sweep: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([*command(sweep), flag, str(sweep / "none.pt")]) == 2
+    assert capsys.readouterr().err == f"error: {flag} {sweep / 'none.pt'}: no such file\n"
+
+
+def test_every_picture_is_listed_with_its_digest(sweep: Path) -> None:
+    assert evaluate.main(command(sweep)) == 0
+    listed = list(csv.DictReader((sweep / "metrics_images.csv").open()))
+    assert [row["side"] for row in listed].count("result") == len(rows_of(sweep))
+    assert len({row["file"] for row in listed}) == len(listed)
+    assert all(row["sha256"] == file_hash(Path(row["file"])) for row in listed)
+
+
+class Means(torch.nn.Module):
+    """Embeds a picture (N, 3, H, W) as the means of its quarters, (N, 12)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+def test_the_paper_and_artfid_protocols_on_stand_ins(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means in place of Inception: FID is the Frechet distance of the results to the styles, ArtFID its product with LPIPS."""
+    torch.jit.script(Means()).save(str(sweep / "means.pt"))
+
+    def maps(heads: object) -> tuple[metrics.Features, None]:
+        return metrics.filter_bank, None
+
+    monkeypatch.setattr(feature_networks, "alex_lpips", maps)
+    flags = [f"--{name}={sweep / 'means.pt'}" for name in ("identity", "inception", "art_inception")]
+    assert evaluate.main([*command(sweep), "--protocol", "all", *flags]) == 0
+    table = {line.split(" | ")[0][2:]: line.split(" | ")[2:4] for line in (sweep / "metrics.md").read_text().splitlines()}
+    styles = sorted((GOLDEN / "images/styles").glob("*.png"))
+    for i, gamma in enumerate(("0", "1")):
+        results = sorted((sweep / f"gamma={gamma}").glob("result_*.png"))
+        a, b = (torch.cat([Means()((load_image(p, 32)[None] + 1) / 2) for p in side]) for side in (results, styles))
+        art = metrics.frechet(a.double().numpy(), b.double().numpy())
+        assert float(table["fid_art"][i].split()[0]) == pytest.approx(art, rel=1e-3)
+        lpips = float(table["lpips_to_content"][i].split()[0])
+        assert float(table["artfid"][i].split()[0]) == pytest.approx((1 + lpips) * (1 + art), rel=2e-3)
+    assert {"fid", "identity_to_content"} <= table.keys()
 
 
 def test_without_the_model_the_rest_is_measured(sweep: Path) -> None:
@@ -133,7 +181,7 @@ def test_reconstruction_is_of_plain_regenerations_only(sweep: Path) -> None:
 
 def test_an_identity_network_that_does_not_fit(sweep: Path, tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(5, 5), torch.zeros(1, 5)).save(str(tmp_path / "id.pt"))
-    assert evaluate.main([*command(sweep), "--identity", str(tmp_path / "id.pt")]) == 0
+    assert evaluate.main([*command(sweep), "--protocol", "paper", "--identity", str(tmp_path / "id.pt")]) == 0
     assert "- identity_to_content: n/a, the network does not take pictures (" in (sweep / "metrics.md").read_text()
 
 

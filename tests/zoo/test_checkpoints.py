@@ -23,9 +23,11 @@ from diffstyle.model import ModelConfig
 from diffstyle.models import build_unet
 from diffstyle.models.convert import diffusers_config, to_diffusers
 from diffstyle.zoo import checkpoints
-from diffstyle.zoo.checkpoints import build_strictly, find_checkpoint, load_model
+from diffstyle.zoo.checkpoints import find_checkpoint, load_model
 from diffstyle.zoo.config import load_config
-from diffstyle.zoo.entries import Entry, record
+from diffstyle.zoo.entries import Entry
+from diffstyle.zoo.integrity import record
+from diffstyle.zoo.strict import build_strictly
 from diffstyle.zoo.weights import read_state
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -165,7 +167,7 @@ def test_missing_foreign_and_strange_keys(state: dict[str, Tensor]) -> None:
     for change, said in (
         ({"extra.weight": torch.zeros(3)}, "extra.weight is (3,) in the file, absent in the network"),
         ({"conv_out.bias": None}, "conv_out.bias is absent in the file, (3,) in the network"),
-        ({"conv_out.bias": torch.zeros(3, dtype=torch.int8)}, "conv_out.bias is int8 in the file"),
+        ({"conv_out.bias": torch.zeros(3, dtype=torch.int8)}, "conv_out.bias is int8 in the file, not floating point"),
         ({"conv_out.bias": torch.full((3,), float("nan"))}, "conv_out.bias holds values that are not finite"),
     ):
         changed = {k: v for k, v in {**state, **change}.items() if v is not None}
@@ -185,8 +187,10 @@ def test_a_config_that_describes_no_network(state: dict[str, Tensor]) -> None:
 def test_config_json_beside_the_weights_is_compared(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(to_diffusers(state), tmp_path / "diffusion_pytorch_model.bin")
     for change, said in (
-        ({"flip_sin_to_cos": True}, "flip_sin_to_cos is True"),
-        ({"sample_size": 64}, "sample_size is 64, tiny.yml says image_size 32"),
+        ({"flip_sin_to_cos": True}, "cos_first is True, tiny.yml says False; --config "),
+        ({"attention_head_dim": 8}, "head_dim is 8, tiny.yml says None"),
+        ({"sample_size": 64}, "image_size is 64, tiny.yml says 32"),
+        ({"add_attention": False}, "add_attention is False"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(diffusers_config(32, DDPM) | change))
         with pytest.raises(WorkError) as error:
@@ -255,7 +259,7 @@ def test_truncated_files(kind: str, share: float, state: dict[str, Tensor], tmp_
         (b"\x80\x02" + bytes(range(256)) * 4, "truncated or damaged"),
         (struct.pack("<Q", 1 << 60) + b'{"a":1}', "truncated or damaged"),
         (b"PK\x03\x04" + b"\x00" * 100, "truncated or damaged"),
-        (pickle.dumps({"epoch": 3}, protocol=2), "truncated or damaged, or not a checkpoint"),
+        (pickle.dumps({"epoch": 3}, protocol=2), "it is a pickle, but not as torch writes it"),
     ],
 )
 def test_garbage(content: bytes, said: str, tmp_path: Path) -> None:
@@ -329,10 +333,11 @@ def test_unreadable_paths(tmp_path: Path) -> None:
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty machine: pretrained/, hub cache and MODEL_PATHS in a folder of the test, and no network."""
     def fetch(entry: Entry) -> Path:
-        return Path("downloaded") / entry.sources[0].file
+        return Path("downloaded") / entry.mirrors[0].file
 
-    monkeypatch.setattr(checkpoints, "PRETRAINED", tmp_path / "pretrained")
-    monkeypatch.setattr(checkpoints, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(checkpoints, "root", lambda: tmp_path)
+    monkeypatch.setattr(checkpoints, "downloads", lambda: tmp_path / "pretrained")
     monkeypatch.setattr(checkpoints, "MODEL_PATHS", {"celeba_hq": "mine/faces.pt", "church_outdoor": "mine/church.pt"})
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(checkpoints, "fetch", fetch)

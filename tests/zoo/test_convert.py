@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from diffstyle.models import FAMILIES, build_unet
-from diffstyle.models.convert import FIXED, diffusers_architecture, diffusers_config, from_diffusers, to_diffusers
+from diffstyle.models.convert import FIXED, SHARED, diffusers_architecture, diffusers_config, from_diffusers, to_diffusers
+from diffstyle.models.ddpm import DDPM
 from diffstyle.models.recognise import recognise
 
 # Two small DDPMs: attention at one level and at two, one and two blocks, levels with and without a shortcut.
@@ -111,19 +113,29 @@ def test_config_json_round_trip(architecture: dict[str, Any]) -> None:
     config = json.loads(json.dumps(diffusers_config(32, architecture)))
     found = diffusers_architecture(config)
     assert found.pop("image_size") == 32
-    assert found == {**architecture, "dropout": 0.0, "in_channels": 3, "out_ch": 3}
+    defaults = {key: p.default for key, p in inspect.signature(DDPM).parameters.items()}
+    del defaults["image_size"], defaults["resamp_with_conv"]
+    assert found == defaults | architecture
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"flip_sin_to_cos": True}, "flip_sin_to_cos is True"),
-        ({"attention_head_dim": 8}, "attention_head_dim is 8"),
-        ({"downsample_padding": 1}, "downsample_padding is 1"),
+        ({"add_attention": False}, "add_attention is False"),
+        ({"attn_norm_num_groups": 8}, "attn_norm_num_groups is 8"),
+        ({"time_embedding_type": "fourier"}, "time_embedding_type is fourier"),
+        ({"downsample_type": "resnet"}, "downsample_type is resnet"),
+        ({"downsample_padding": 2}, "downsample_padding is 2"),
+        ({"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift is spatial"),
+        ({"num_class_embeds": 10}, "num_class_embeds is 10"),
         ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
         ({"up_block_types": ["UpBlock2D", "UpBlock2D"]}, "up_block_types"),
-        ({"block_out_channels": [32, 48]}, "not multiples"),
+        ({"down_block_types": 7}, "down_block_types 7"),
+        ({"block_out_channels": [32, 0]}, "positive integers"),
+        ({"block_out_channels": "32"}, "positive integers"),
+        ({"block_out_channels": [32]}, "a DDPM of 1 levels"),
         ({"sample_size": None}, "sample_size"),
+        ({"sample_size": [32, 64]}, "sample_size"),
     ],
 )
 def test_config_json_of_another_network(change: dict[str, Any], named: str) -> None:
@@ -132,14 +144,15 @@ def test_config_json_of_another_network(change: dict[str, Any], named: str) -> N
 
 
 def test_a_silent_config_json_means_diffusers_defaults() -> None:
-    config = diffusers_config(32, SMALL[0])
+    diffusers = pytest.importorskip("diffusers")
+    defaults = {key: p.default for key, p in inspect.signature(diffusers.UNet2DModel.__init__).parameters.items()}
     for key, (needed, default) in FIXED.items():
-        shorter = {k: v for k, v in config.items() if k != key}
-        if needed == default:
-            diffusers_architecture(shorter)
-        else:
-            with pytest.raises(ValueError, match=key):
-                diffusers_architecture(shorter)
+        assert needed == default == defaults[key]
+    for _, theirs, default in SHARED.values():
+        assert defaults[theirs] == default
+    said = ("sample_size", "block_out_channels", "down_block_types", "up_block_types")
+    found = diffusers_architecture({key: diffusers_config(32, SMALL[0])[key] for key in said})
+    assert (found["cos_first"], found["freq_shift"], found["head_dim"], found["pad_all_sides"]) == (True, 0, 8, True)
 
 
 # ---- recognition -------------------------------------------------------------------------------------------------

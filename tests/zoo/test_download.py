@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import io
 import logging
+import os
 import random
 import resource
 import shutil
@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,11 +30,12 @@ import torch
 
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import file_hash
-from diffstyle.zoo import download
 from diffstyle.zoo import entries as zoo
+from diffstyle.zoo import transports
 from diffstyle.zoo.config import CONFIG_DIR, load_config
 from diffstyle.zoo.download import fetch
-from diffstyle.zoo.entries import Entry, Source, load_zoo, record, sidecar, status
+from diffstyle.zoo.entries import Entry, Mirror, load_zoo
+from diffstyle.zoo.integrity import record, sidecar, status
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,6 +48,11 @@ def checkpoint(seed: int = 0) -> bytes:
 
 PAYLOAD = checkpoint()
 QUOTA = b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users have viewed or downloaded"
+PAGES = {
+    "quota": QUOTA,
+    "signin": b"<html><title>Sign in</title></html>",
+    "rude": b"<html><title>\x1b[2J\n</title></html>",
+}
 
 
 class Server(ThreadingHTTPServer):
@@ -81,7 +88,21 @@ class Handler(BaseHTTPRequestHandler):
         elif word == "busy" and first:
             self.send_error(503)
         elif word == "page":
-            self.answer(QUOTA if argument == "quota" else b"<html><title>Sign in</title></html>", "text/html")
+            self.answer(PAGES[argument], "text/html")
+        elif word == "endless":
+            self.send_response(200)
+            if argument == "lying":
+                self.send_header("Content-Length", "9000000000")
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(PAYLOAD)
+        elif word == "drip":
+            self.answer(PAYLOAD, chunk=1, pause=0.05)
+        elif word == "drippage":
+            self.answer(QUOTA, "text/html", chunk=1, pause=0.05)
+        elif word == "rude":
+            self.send_error(418, "go away \x1b[2J")
         elif word == "lyingpage":
             self.answer(QUOTA, "application/octet-stream")
         elif word == "redirect":
@@ -149,7 +170,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def here_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test leaves this machine, waits long, or uses a gdown that happens to be installed."""
+    """No test leaves this machine or waits long."""
     resolve = socket.getaddrinfo
 
     def local(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -158,9 +179,8 @@ def here_only(monkeypatch: pytest.MonkeyPatch) -> None:
         return resolve(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", local)
-    monkeypatch.setattr(download, "PAUSE", 0.01)
-    monkeypatch.setattr(download, "TIMEOUT", 5.0)
-    monkeypatch.setitem(sys.modules, "gdown", None)
+    monkeypatch.setattr(transports, "PAUSE", 0.01)
+    monkeypatch.setattr(transports, "TIMEOUT", 5.0)
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -168,7 +188,7 @@ def here_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def entry(*urls: str, **facts: Any) -> Entry:
     """A zoo entry for m.pt; with the right size and hash unless ``facts`` say otherwise."""
     facts = {"size": len(PAYLOAD), "sha256": SHA256, **facts}
-    return Entry("m", "M", "m.yml", ("M",), "f", "l", tuple(Source(url, "m.pt", **facts) for url in urls))
+    return Entry("m", "M", "m.yml", ("M",), "f", "l", tuple(Mirror(url, "m.pt", **facts) for url in urls))
 
 
 def sha256_of(body: bytes) -> str:
@@ -199,7 +219,7 @@ def failure(entry: Entry, folder: Path, origin: str | None = None) -> str:
     return str(error.value)
 
 
-# ---- one source --------------------------------------------------------------------------------------------------
+# ---- one mirror --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["ok", "noranges", "redirect-here", "busy", "slow-0.01"])
@@ -221,9 +241,9 @@ def test_resumes_after_a_cut_at_a_random_byte(seed: int, server: Server, tmp_pat
 
 
 def test_resumes_what_an_earlier_run_left(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TRIES", 1)
+    monkeypatch.setattr(transports, "TRIES", 1)
     here = entry(server.url("stall"))
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(transports, "TIMEOUT", 0.2)
     failure(here, tmp_path)
     (part,) = tmp_path.glob("*.part")
     assert part.read_bytes() == PAYLOAD[: part.stat().st_size]
@@ -237,20 +257,20 @@ def test_resumes_what_an_earlier_run_left(server: Server, tmp_path: Path, monkey
 
 
 def test_goes_on_as_long_as_enough_comes(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "STRIDE", 1 << 16)
+    monkeypatch.setattr(transports, "STRIDE", 1 << 16)
     fetch(entry(server.url("always")), tmp_path)  # 7 pieces, more than TRIES
-    assert len(server.seen) > download.TRIES
+    assert len(server.seen) > transports.TRIES
     assert_complete(tmp_path)
 
 
 def test_gives_up_when_none_come(server: Server, tmp_path: Path) -> None:
     assert "cut after 0 of" in failure(entry(server.url("never")), tmp_path)
-    assert len(server.seen) == download.TRIES
+    assert len(server.seen) == transports.TRIES
 
 
 def test_a_wrong_old_half_is_thrown_away(server: Server, tmp_path: Path) -> None:
     here = entry(server.url("ok"))
-    (tmp_path / f"m.pt.{sha256_of(here.sources[0].url.encode())[:8]}.part").write_bytes(b"x" * 1000)
+    (tmp_path / f"m.pt.{sha256_of(here.mirrors[0].url.encode())[:8]}.part").write_bytes(b"x" * 1000)
     fetch(here, tmp_path)
     assert [asked for _, asked in server.seen] == ["bytes=1000-", None]
     assert_complete(tmp_path)
@@ -259,7 +279,7 @@ def test_a_wrong_old_half_is_thrown_away(server: Server, tmp_path: Path) -> None
 @pytest.mark.parametrize("length", [len(PAYLOAD), len(PAYLOAD) + 7])
 def test_an_old_part_that_is_whole_or_too_long(length: int, server: Server, tmp_path: Path) -> None:
     here = entry(server.url("ok"))
-    part = tmp_path / f"m.pt.{sha256_of(here.sources[0].url.encode())[:8]}.part"
+    part = tmp_path / f"m.pt.{sha256_of(here.mirrors[0].url.encode())[:8]}.part"
     part.write_bytes((PAYLOAD + b"surplus")[:length])
     fetch(here, tmp_path)
     assert_complete(tmp_path)
@@ -270,7 +290,7 @@ def test_a_file_that_changes_on_the_server_starts_anew(server: Server, tmp_path:
     assert_complete(tmp_path)
 
 
-# ---- next source -------------------------------------------------------------------------------------------------
+# ---- next mirror -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -287,7 +307,7 @@ def test_a_file_that_changes_on_the_server_starts_anew(server: Server, tmp_path:
         ("stall", "timed out"),
     ],
 )
-def test_the_next_source_is_tried(
+def test_the_next_mirror_is_tried(
     bad: str,
     reason: str,
     server: Server,
@@ -295,8 +315,8 @@ def test_the_next_source_is_tried(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 0.3)
-    monkeypatch.setattr(download, "TRIES", 2)
+    monkeypatch.setattr(transports, "TIMEOUT", 0.3)
+    monkeypatch.setattr(transports, "TRIES", 2)
     with caplog.at_level(logging.WARNING):
         fetch(entry(server.url(bad), server.url("ok")), tmp_path)
     assert reason in caplog.text
@@ -310,7 +330,7 @@ def test_a_page_is_noticed_without_any_known_hash(bad: str, server: Server, tmp_
     assert names(tmp_path) == set()
 
 
-def test_no_source_left(server: Server, tmp_path: Path) -> None:
+def test_no_mirror_left(server: Server, tmp_path: Path) -> None:
     text = failure(entry(server.url("403"), server.url("wrong"), "https://nowhere.invalid/m.pt"), tmp_path)
     said = ("answers 403", "sha256", "not reachable", "By hand: open http", str(tmp_path / "m.pt"), SHA256, "--from")
     assert all(words in text for words in said)
@@ -336,60 +356,123 @@ def test_the_proxy_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.
 # ---- Google Drive ------------------------------------------------------------------------------------------------
 
 
-def fake_gdown(monkeypatch: pytest.MonkeyPatch, behaviour: Callable[[Path], object]) -> None:
-    def fetched(id: str, output: str, resume: bool) -> str:
-        assert (id, resume) == ("ID", True)
-        behaviour(Path(output))
-        return output
-
-    monkeypatch.setitem(sys.modules, "gdown", SimpleNamespace(download=fetched))
+DRIVE = "https://drive.usercontent.google.com/download?id=ID&export=download&confirm=t"
+WARNING = b"""<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body><form id="download-form"
+action="https://drive.usercontent.google.com/download" method="get"><input type="submit" value="Download anyway"/>
+<input type="hidden" name="id" value="ID"><input type="hidden" name="confirm" value="t&amp;x"></form></body></html>"""
+PAGES["scan"] = WARNING
 
 
-def test_drive_by_gdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_gdown(monkeypatch, lambda path: path.write_bytes(PAYLOAD))
-    fetch(entry("gdrive:ID"), tmp_path)
-    assert_complete(tmp_path)
-
-
-def quota(path: Path) -> None:
-    raise RuntimeError("Too many users have viewed or downloaded this file recently")
-
-
-def full(path: Path) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_drive_quota_then_mirror(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    fake_gdown(monkeypatch, quota)
-    fetch(entry("gdrive:ID", server.url("ok")), tmp_path)
-    assert "Too many users" in caplog.text
-    assert_complete(tmp_path)
-
-
-def test_drive_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_gdown(monkeypatch, full)
-    assert "disk full" in failure(entry("gdrive:ID"), tmp_path)
-
-
-@pytest.mark.parametrize("path", ["ok", "page-quota"])
-def test_drive_without_gdown(path: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    get_http, asked = download.get_http, []
+@pytest.fixture
+def drive(server: Server, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """What Google Drive was asked, and the paths of our server that answer in its place, the last one for good."""
+    get_http = transports.get_http
+    asked: list[str] = []
+    answers: list[str] = []
 
     def redirected(url: str, part: Path, size: int | None) -> None:
         asked.append(url)
-        get_http(server.url(path), part, size)
+        get_http(server.url(answers.pop(0) if len(answers) > 1 else answers[0]), part, size)
 
-    monkeypatch.setattr(download, "get_http", redirected)
-    if path == "ok":
-        fetch(entry("gdrive:ID"), tmp_path)
-        assert_complete(tmp_path)
-    else:
-        text = failure(entry("gdrive:ID"), tmp_path)
-        assert "Google Drive's quota page" in text
-        assert "open https://drive.google.com/file/d/ID/view" in text
-    assert asked == ["https://drive.usercontent.google.com/download?id=ID&export=download&confirm=t"]
+    monkeypatch.setattr(transports, "get_http", redirected)
+    return asked, answers
+
+
+def test_drive(drive: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    asked, answers = drive
+    answers.append("ok")
+    fetch(entry("gdrive:ID"), tmp_path)
+    assert_complete(tmp_path)
+    assert asked == [DRIVE]
+
+
+def test_drive_asks_whether_to_go_on_unscanned(drive: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    asked, answers = drive
+    answers.extend(["page-scan", "ok"])
+    fetch(entry("gdrive:ID"), tmp_path)
+    assert_complete(tmp_path)
+    assert asked == [DRIVE, "https://drive.usercontent.google.com/download?id=ID&confirm=t%26x"]
+
+
+@pytest.mark.parametrize("page", ["page-quota", "page-scan"])
+def test_drive_gives_only_pages(page: str, drive: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    drive[1].append(page)
+    text = failure(entry("gdrive:ID"), tmp_path)
+    assert ("Google Drive's quota page" if page == "page-quota" else "(Google Drive - Virus scan warning)") in text
+    assert "open https://drive.google.com/file/d/ID/view" in text
+
+
+# ---- mirrors that mean harm --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that a test reaches quickly."""
+    monkeypatch.setattr(transports, "LARGEST", 1_000_000)
+    monkeypatch.setattr(transports, "MARGIN", 10_000_000)
+    monkeypatch.setattr(transports, "BLOCK", 1 << 14)
+
+
+@pytest.mark.parametrize("length", ["", "lying"])
+@pytest.mark.parametrize(("facts", "limit"), [({}, len(PAYLOAD)), (UNKNOWN, 1_000_000)])
+def test_an_endless_stream_stops_at_the_size(
+    length: str, facts: dict[str, Any], limit: int, server: Server, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest, write = 0, transports.write
+
+    def watched(out: Any, block: bytes) -> None:
+        nonlocal largest
+        write(out, block)
+        largest = max(largest, out.tell())
+
+    monkeypatch.setattr(transports, "write", watched)
+    text = failure(entry(server.url(f"endless-{length}"), **facts), tmp_path)
+    assert (f"sends more than {limit} bytes" if not length else "offers 9000000000 bytes, more than") in text
+    assert largest <= limit
+    assert names(tmp_path) == set()
+    assert len(server.seen) == 1
+
+
+def test_an_endless_stream_leaves_a_margin_on_the_disk(
+    server: Server, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_300_000))
+    assert "disk full" in failure(entry(server.url("endless-"), **UNKNOWN), tmp_path)
+    assert names(tmp_path) == set()
+
+
+def test_a_drip_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transports, "PATIENCE", 0.3)
+    began = time.monotonic()
+    assert "drips: " in failure(entry(server.url("drip")), tmp_path)
+    assert time.monotonic() - began < 5
+    (part,) = tmp_path.glob("*.part")
+    assert 0 < part.stat().st_size < 1000  # kept for another try
+    assert "drips: " in failure(entry(server.url("drippage")), tmp_path)
+
+
+def test_what_a_server_says_is_shown_on_one_line_without_control_characters(server: Server, tmp_path: Path) -> None:
+    for path in ("rude", "page-rude"):
+        text = failure(entry(server.url(path)), tmp_path)
+        assert text.isprintable()
+        assert "\\x1b[2J" in text
+
+
+def test_no_published_hash_is_said(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        fetch(entry(server.url("ok"), **UNKNOWN), tmp_path)
+    assert "nobody publishes its hash: whether it is the right one is not verified" in caplog.text
+    assert f"sha256 {SHA256}" in caplog.text
+    assert ": verified" not in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_from_a_pipe_a_device_or_proc(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for origin, said in ((tmp_path / "pipe", "pipe or device"), (Path("/dev/zero"), "pipe or device"),
+                         (Path("/proc/kmsg"), "empty"), (tmp_path, "folder")):  # fmt: skip
+        if origin.exists():
+            assert said in failure(entry("https://nowhere.invalid/m.pt", **UNKNOWN), tmp_path / "new", str(origin))
 
 
 # ---- disk, processes ---------------------------------------------------------------------------------------------
@@ -425,8 +508,8 @@ def start(url: str, folder: Path) -> subprocess.Popen[str]:
     """A process of its own that fetches m.pt."""
     code = (
         "import sys; from pathlib import Path; from diffstyle.zoo.download import fetch; from diffstyle.zoo.entries import *;"
-        "source = Source(sys.argv[1], 'm.pt', sha256=sys.argv[3]);"
-        "fetch(Entry('m', 'M', 'm.yml', (), '', '', (source,)), Path(sys.argv[2]))"
+        "mirror = Mirror(sys.argv[1], 'm.pt', sha256=sys.argv[3]);"
+        "fetch(Entry('m', 'M', 'm.yml', (), '', '', (mirror,)), Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, url, str(folder), SHA256]
     return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
@@ -485,7 +568,7 @@ def test_from_a_wrong_or_missing_file(tmp_path: Path) -> None:
 def test_from_takes_the_file_of_that_name(tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(PAYLOAD)
     one = entry("https://a.invalid/m.pt", **UNKNOWN)
-    two = dataclasses.replace(one, sources=(*one.sources, Source("https://a.invalid/o", "other.pt", sha256=SHA256)))
+    two = dataclasses.replace(one, mirrors=(*one.mirrors, Mirror("https://a.invalid/o", "other.pt", sha256=SHA256)))
     assert fetch(two, tmp_path / "new", str(tmp_path / "other.pt")).name == "other.pt"
 
 
@@ -495,7 +578,7 @@ def test_from_takes_the_file_of_that_name(tmp_path: Path) -> None:
 def test_the_first_hash_is_kept_and_checked(server: Server, tmp_path: Path) -> None:
     here = entry(server.url("ok"), **UNKNOWN)
     fetch(here, tmp_path)
-    assert status(here, tmp_path) == "verified: m.pt"
+    assert status(here, tmp_path) == "unchanged since its download, no published hash: m.pt"
     (tmp_path / "m.pt").unlink()
     assert "as first downloaded" in failure(entry(server.url("wrong"), **UNKNOWN), tmp_path)
     fetch(here, tmp_path)
@@ -510,7 +593,7 @@ def test_states(tmp_path: Path) -> None:
     unknown = entry("https://a.invalid/m.pt", **UNKNOWN)
     assert status(unknown, tmp_path) == "missing"
     (tmp_path / "m.pt").write_bytes(PAYLOAD)
-    assert status(unknown, tmp_path) == "present, no hash known: m.pt"
+    assert status(unknown, tmp_path) == "present, no published hash: m.pt"
     assert status(entry("https://a.invalid/m.pt"), tmp_path) == "verified: m.pt"
     assert "bytes instead of" in status(entry("https://a.invalid/m.pt", size=3), tmp_path)
     md5 = entry("https://a.invalid/m.pt", size=None, sha256=None, md5=file_hash(tmp_path / "m.pt", "md5"))
@@ -518,7 +601,7 @@ def test_states(tmp_path: Path) -> None:
     sidecar(tmp_path / "m.pt").write_bytes(b"")
     assert status(unknown, tmp_path).startswith("present")
     record(tmp_path / "m.pt")
-    assert status(unknown, tmp_path) == "verified: m.pt"
+    assert status(unknown, tmp_path) == "unchanged since its download, no published hash: m.pt"
 
 
 # ---- the zoo and its command -------------------------------------------------------------------------------------
@@ -534,18 +617,18 @@ def test_the_zoo_is_consistent() -> None:
         assert (CONFIG_DIR / entry.config).is_file()
         assert {config.category, config.dataset} & set(entry.keys)
         assert entry.licence
-        for source in entry.sources:
-            assert source.url.startswith(("https://", "gdrive:"))
-            assert source.page.startswith("https://")
-            assert source.sha256 is None or len(source.sha256) == 64
-            assert source.md5 is None or len(source.md5) == 32
-    assert entries["celeba"].sources[0].sha256 == entries["celeba"].sources[1].sha256 is not None
-    assert entries["celeba"].sources[2].sha256 is None  # another file
-    assert entries["ffhq"].sources[0].size == 374_417_833
+        for mirror in entry.mirrors:
+            assert mirror.url.startswith(("https://", "gdrive:"))
+            assert mirror.page.startswith("https://")
+            assert mirror.sha256 is None or len(mirror.sha256) == 64
+            assert mirror.md5 is None or len(mirror.md5) == 32
+    assert entries["celeba"].mirrors[0].sha256 == entries["celeba"].mirrors[1].sha256 is not None
+    assert entries["celeba"].mirrors[2].sha256 is None  # another file
+    assert entries["ffhq"].mirrors[0].size == 374_417_833
 
 
 def test_a_zoo_that_reaches_outside_or_is_broken(tmp_path: Path) -> None:
-    text = "m: {title: M, config: c, keys: [], format: f, licence: l, file: %s, sources: [{url: x}]}"
+    text = "m: {title: M, config: c, keys: [], format: f, licence: l, file: %s, mirrors: [{url: x}]}"
     for content in (text % "../evil.pt", text % "/tmp/evil.pt", "m: {title: M}", "[1, 2]", "a: [", ""):
         (tmp_path / "zoo.yml").write_text(content)
         with pytest.raises(WorkError, match="not a readable zoo"):
@@ -565,10 +648,10 @@ def test_the_command_for_every_model_up_to_the_network(
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", boundary)
     assert script.main([name, "--dir", str(tmp_path)]) == 1
     wanted = load_zoo()[name]
-    assert len(asked) == len(wanted.sources)
+    assert len(asked) == len(wanted.mirrors)
     assert all(url.startswith("https://") for url in asked)
     output = capsys.readouterr().err
-    assert f"By hand: open {wanted.sources[0].page}, save the file as {tmp_path / wanted.sources[0].file}" in output
+    assert f"By hand: open {wanted.mirrors[0].page}, save the file as {tmp_path / wanted.mirrors[0].file}" in output
 
 
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -580,8 +663,8 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert list(rows)[1:] == SEVEN
     assert rows["celeba"].endswith("missing")
-    assert rows["afhq"].endswith("present, no hash known: afhq_dog_4m.pt")
-    assert rows["bedroom"].endswith("verified: bedroom.ckpt")
+    assert rows["afhq"].endswith("present, no published hash: afhq_dog_4m.pt")
+    assert rows["bedroom"].endswith("unchanged since its download, no published hash: bedroom.ckpt")
     assert "WRONG: ffhq_10m.pt" in rows["ffhq"]
 
 
@@ -594,7 +677,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         ([], 2, "name a model"),
         (["cats"], 2, "no model is called cats; there are celeba"),
         (["afhq", "ffhq", "--from", "x"], 2, "--from gives one file"),
-        (["--all", *folder], 1, "imagenet: no source delivered"),
+        (["--all", *folder], 1, "imagenet: no mirror delivered"),
     ):
         assert script.main(command) == code
         assert said in capsys.readouterr().err
