@@ -180,7 +180,7 @@ def jackknife(
     Contents, then styles, are left out in up to ``groups`` groups; both variances are added (Shao and Tu 1995, section 5.1).
     Drawing pairs with repetition, as ``bootstrap`` does, would shift a Frechet distance, because repeated pictures narrow a set.
     """
-    whole, variance = statistic(range(len(contents))), 0.0
+    whole, variance = statistic(range(len(contents))), math.nan  # of fewer than three contents and styles nothing is known
     for labels in shared_sides(contents, styles):
         names = sorted(set(labels))
         if len(names) < 3:  # two left out one at a time say nothing about a spread
@@ -188,7 +188,7 @@ def jackknife(
         count = min(groups, len(names))
         parts = [set(names[k::count]) for k in range(count)]
         without = np.array([statistic([i for i, name in enumerate(labels) if name not in part]) for part in parts])
-        variance += (count - 1) * float(without.var())
+        variance = (0 if math.isnan(variance) else variance) + (count - 1) * float(without.var())
     half = 1.96 * math.sqrt(variance)
     return whole, whole - half, whole + half
 
