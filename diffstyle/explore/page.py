@@ -6,6 +6,7 @@ import base64
 import io
 import logging
 import os
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -41,10 +42,15 @@ def show(desk: Desk, contents: Sequence[Path], styles: Sequence[Path], port: int
     """Serve the page until it is interrupted. Prints its address."""
     page = build(desk, contents, styles)
     url = launch(page, port)
-    print(url, flush=True)
+    print(f"{url} (Ctrl-C ends it)", flush=True)
     if open_browser:
         webbrowser.open(url)
-    page.block_thread()
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        log.info("the page is closed")
+    finally:
+        page.close(verbose=False)
 
 
 def launch(page: Any, port: int | None = None) -> str:
@@ -184,6 +190,7 @@ class Answers:
             for state in self.desk.make(wish, ticket):
                 if isinstance(state, Made):
                     note = f"{wish.settings.solver}, {state.evaluations} network evaluations, {state.seconds:.1f} s"
+                    note = "; ".join([note, *state.doubts])
                     yield gr.HTML(result=url(state.png), file=state.name, share=1, note=note), self.desk.given.command(wish)
                 else:
                     yield going(state), gr.skip() if state.image is None else ""  # until it is there again
