@@ -40,10 +40,8 @@ def serve(
     """
     check_gradio()
     given = Given(config, model_path, device, precision, Path(save_dir) / "explore", Path(cache_dir))
-    sides = [
-        inputs(given, content_dir, "--content_dir", EXAMPLES / "contents"),
-        inputs(given, style_dir, "--style_dir", EXAMPLES / "styles"),
-    ]
+    contents = inputs(given, content_dir, "--content_dir", EXAMPLES / "contents")
+    styles = inputs(given, style_dir, "--style_dir", EXAMPLES / "styles")
     checkpoint = Path(model_path) if model_path else None
     model = load_model(load_config(config), checkpoint, pick_device(device), pick_dtype(precision), download=download)
     desk = Desk(model, given)
@@ -54,7 +52,7 @@ def serve(
         from diffstyle.explore import page
 
         try:
-            page.show(desk, *sides, port, open_browser)
+            page.show(desk, contents, styles, port, open_browser)
         finally:
             desk.ticket()  # what is still being made is not wanted any more
 
