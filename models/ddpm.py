@@ -34,14 +34,14 @@ class ResBlock(nn.Module):
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.temb_proj = nn.Linear(c_temb, c_out)
         self.norm2 = group_norm(c_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         if c_in != c_out:
             self.nin_shortcut = nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         h = self.conv1(silu_(self.norm1(x)))
-        h = add_(h, self.temb_proj(F.silu(temb))[:, :, None, None])
+        h = add_(h, self.temb_proj(temb)[:, :, None, None])
         h = self.conv2(self.dropout(silu_(self.norm2(h))))
         return add_(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
@@ -182,7 +182,7 @@ class DDPM(HSpaceUNet):
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
         dtype = self.conv_in.weight.dtype
-        temb = self.temb(timestep_embedding(t, self.ch).to(dtype))  # (N, 4 ch)
+        temb = F.silu(self.temb(timestep_embedding(t, self.ch).to(dtype)))  # (N, 4 ch), as every block takes it
 
         # Encoder
         skips = [self.conv_in(x.to(dtype))]
