@@ -1,38 +1,25 @@
 #!/usr/bin/env python3
-"""The command line: flags to settings, errors to one line. Everything else is in diffstyle/."""
+"""The command line: its flags. What they do is in diffstyle/commands.py."""
 
 from __future__ import annotations
 
 import argparse
-import functools
-import json
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from diffstyle.checkpoints import Model
-    from diffstyle.settings import Settings
+from diffstyle import flags
+from diffstyle.console import exit_code, lossy_streams
+from diffstyle.errors import saying
+from diffstyle.settings import Settings
+from diffstyle.version import __version__
 
 DESCRIPTION = """Style transfer with a frozen diffusion model: the result takes its content (face, shape) from one
 picture and its style (colours, texture) from another. Every content in --content_dir is combined with every style in
---style_dir. The official DiffStyle command lines work unchanged."""
-
-DEFAULT_STYLES = "./source_images/style"
-
-# Accepted because the official scripts pass them; this mode of the official code does not read them either.
-NO_EFFECT: dict[str, int | str | None] = {
-    "n_test_step": 1, "n_train_step": 1, "align_face": 0, "user_defined_t_addnoise": 1, "lpips_edit_th": 1,
-    "lpips_addnoise_th": 1, "eta": 1, "exp": 1, "comment": 1, "ni": 0, "bs_train": 1, "bs_test": 1, "n_train_img": 1,
-    "n_test_img": 1, "n_precomp_img": 1, "sh_file_name": "?",
-}  # fmt: skip
+--style_dir. The official DiffStyle command lines work unchanged, abbreviated flags too; those of its flags that style
+transfer does not read are accepted without effect."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,30 +29,50 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (main.py --help lists the flags)\n")
 
 
+class OtherMode(argparse.Action):
+    """A flag that starts something else in the official code."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.error(f"{self.option_strings[0]} belongs to the training, tests and editing of Asyrp, on which the official "
+                     "code is built; they are not part of this, which is style transfer only")  # fmt: skip
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="main.py",
         description=DESCRIPTION,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+        allow_abbrev=False,  # flags.expand does it
     )
+    add_flags(parser)
+    add_official_flags(parser)
+    parser.set_defaults(**asdict(Settings()) | {"omega": None})  # None: the variant's
+    return parser
 
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Our flags; those of the method are stored under the names of Settings' fields."""
+    # fmt: off
     what = parser.add_argument_group("what to do")
+    what.add_argument("--version", action="version", version=f"diffstyle {__version__}", help="print the version, then stop")
     what.add_argument("--diff_style", action="store_true", default=True, help="style transfer, the only mode")
-    what.add_argument("--config", default="avatars.yml", help="model description: a name in configs/ or a path")
-    what.add_argument("--model_path", help="checkpoint to use instead of the config's")
+    what.add_argument("--config", default="avatars.yml",
+                      help="model description: a name in configs/, a path, a diffusers folder or hf:OWNER/NAME")
+    what.add_argument("--model_path",
+                      help="checkpoint to use instead of the config's: a file; or a diffusers folder or hf:OWNER/NAME on the "
+                           "Hugging Face hub, which need no --config")
     what.add_argument("--content_dir", default="./source_images/content",
                       help="folder or file of contents; or dataset:NAME[:N] from configs/paths_config.py; or sample:N, "
-                           "pictures drawn by the model itself")  # fmt: skip
-    what.add_argument("--style_dir", default=DEFAULT_STYLES, help="folder or file of styles, or a source as above")
+                           "pictures drawn by the model itself")
+    what.add_argument("--style_dir", default=flags.STYLE_DIR, help="folder or file of styles, or a source as above")
     what.add_argument("--pairs", metavar="CSV",
                       help="do the pairs of this list instead of all: columns content, style and, if wanted, gamma, omega, "
                            "seed, name for the row; files are looked up from the current folder, beside the list, and in "
-                           "--content_dir and --style_dir")  # fmt: skip
+                           "--content_dir and --style_dir")
     what.add_argument("--recursive", action="store_true", help="also look into the folders' folders")
     what.add_argument("--exif", action="store_true", help="turn photographs as their EXIF says (the official code does not)")
     what.add_argument("--layout", default="flat", metavar="flat|by-style|by-content",
-                      help="put results into one folder, or one a style or a content")  # fmt: skip
+                      help="put results into one folder, or one a style or a content")
     what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
     what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
     what.add_argument("--grid_only", action="store_true", help="only lay out grid.png and run.json again from what is there")
@@ -73,282 +80,126 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--overwrite", action="store_true", help="make results again that are there with the same settings")
 
     method = parser.add_argument_group("the method (symbols of the paper)")
-    method.add_argument("--gamma", "--hs_coeff", type=float, default=0.9, metavar="G",
+    method.add_argument("--gamma", "--hs_coeff", type=float, metavar="G",
                         help="gamma, the share of the content's bottleneck features h in the Slerp: 0 is the style picture, "
-                             "0.3 to 0.4 is advised, above 0.6 pictures degrade")  # fmt: skip
+                             "0.3 to 0.4 is advised, above 0.6 pictures degrade")
     method.add_argument("--omega", type=float, metavar="W",
                         help="omega, style calibration: larger keeps more of the style, 0 is off (default: 0, or 0.3 with "
-                             "--variant paper)")  # fmt: skip
-    method.add_argument("--t_edit", "--user_defined_t_edit", type=int, default=400, metavar="T",
-                        help="inject content at timesteps t >= t_edit")  # fmt: skip
-    method.add_argument("--t_boost", "--t_noise", type=int, default=0, metavar="T",
-                        help="quality boosting: add noise (eta 1) at timesteps t <= t_boost")  # fmt: skip
-    method.add_argument("--dt_lambda", type=float, default=1.0, help="factor on the direction D_t at injections with t >= dt_end")
-    method.add_argument("--dt_end", type=int, default=950, help="the timestep down to which dt_lambda acts")
-    method.add_argument("--content_replace_step", type=int, default=50, metavar="N",
-                        help="timesteps at which h is looked at; 0 or -1 is every step, many times stronger")  # fmt: skip
-    method.add_argument("--use_mask", action="store_true", help="inject only inside the official box in the lower face")
-    method.add_argument("--mask", metavar="FILE|x0,y0,x1,y1",
-                        help="inject only here: a picture (white takes the content) or a rectangle in fractions")  # fmt: skip
-    method.add_argument("--blend", default="slerp",
-                        help="slerp: the method; lerp, replace, add: the paper's ablation")  # fmt: skip
-    method.add_argument("--variant", default="official",
+                             "--variant paper)")
+    method.add_argument("--t_edit", "--user_defined_t_edit", type=int, metavar="T",
+                        help="inject content at timesteps t >= t_edit")
+    method.add_argument("--t_boost", "--t_noise", type=int, metavar="T",
+                        help="quality boosting: add noise (eta 1) at timesteps t <= t_boost")
+    method.add_argument("--dt_lambda", type=float, help="factor on the direction D_t at injections with t >= dt_end")
+    method.add_argument("--dt_end", type=int, help="the timestep down to which dt_lambda acts")
+    method.add_argument("--content_replace_step", type=int, metavar="N",
+                        help="timesteps at which h is looked at; 0 or -1 is every step, many times stronger")
+    where = method.add_mutually_exclusive_group()
+    where.add_argument("--use_mask", action="store_const", const="box", dest="mask",
+                       help="inject only inside the official box in the lower face")
+    where.add_argument("--mask", metavar="FILE|x0,y0,x1,y1",
+                       help="inject only here: a picture (white takes the content) or a rectangle in fractions")
+    method.add_argument("--blend", help="slerp: the method; lerp, replace, add: the paper's ablation")
+    method.add_argument("--variant",
                         help="official: the published code's behaviour; paper: the text (norm-matched masks, noise at every "
-                             "step with t <= t_boost, omega 0.3)")  # fmt: skip
+                             "step with t <= t_boost, omega 0.3)")
 
     show = parser.add_argument_group("figures")
     show.add_argument("--report", action="store_true",
-                      help="also write save_dir/index.html, a gallery to look at in any browser")  # fmt: skip
+                      help="also write save_dir/index.html, a gallery to look at in any browser")
     show.add_argument("--sweep", action="append", default=[], metavar="KEY=V,V,...",
                       help="make every pair with each of these values (gamma, omega, t_edit, t_boost, dt_lambda, n_gen, "
                            "n_inv, solver, nfe, blend or variant) and draw one labelled figure a pair; give it again for a "
-                           "second axis")  # fmt: skip
+                           "second axis")
     show.add_argument("--animate", metavar="gamma|t[.gif|.png|.webp]",
-                      help="animate every pair: the result over gamma, or x_t and P_t over the generation")  # fmt: skip
+                      help="animate every pair: the result over gamma, or x_t and P_t over the generation")
 
     steps = parser.add_argument_group("steps and noise")
-    steps.add_argument("--n_inv_step", "--n_inv", type=int, default=40, metavar="N", help="timesteps of the inversion")
-    steps.add_argument("--n_gen_step", "--n_gen", type=int, default=1000, metavar="N", help="timesteps of the generation")
-    steps.add_argument("--t_0", type=int, default=999, help="the noisiest timestep")
-    steps.add_argument("--solver", default="ddim",
+    steps.add_argument("--n_inv_step", "--n_inv", dest="n_inv", type=int, metavar="N", help="timesteps of the inversion")
+    steps.add_argument("--n_gen_step", "--n_gen", dest="n_gen", type=int, metavar="N", help="timesteps of the generation")
+    steps.add_argument("--t_0", type=int, help="the noisiest timestep")
+    steps.add_argument("--solver",
                        help="ddim: the official walk, every step evaluated; abm3: its result from about 18 times fewer "
-                            "evaluations; euler, heun, ab2, ab3, abm2: for comparison (benchmarks/README.md)")  # fmt: skip
-    steps.add_argument("--nfe", type=int, default=40, metavar="N",
-                       help="evaluations a walk of the other solvers, those at injections apart")  # fmt: skip
-    steps.add_argument("--seed", type=int, default=1234, help="seed of the boosting noise")
-    steps.add_argument("--noise", default="pair",
-                       help="pair: noise depends on seed and the two pictures only; official: one global stream")  # fmt: skip
+                            "evaluations; euler, heun, ab2, ab3, abm2: for comparison (benchmarks/README.md)")
+    steps.add_argument("--nfe", type=int, metavar="N",
+                       help="evaluations a walk of the other solvers, those at injections apart")
+    steps.add_argument("--seed", type=int, help="seed of the boosting noise")
+    steps.add_argument("--noise",
+                       help="pair: noise depends on seed and the two pictures only; official: one global stream")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
     machine.add_argument("--precision", default="fp32", help="fp32, tf32, bf16 or fp16; norms and the sampler stay fp32")
     machine.add_argument("--compile", action="store_true",
-                         help="torch.compile the network: a minute at the start, less an evaluation")  # fmt: skip
+                         help="torch.compile the network: a minute at the start, less an evaluation")
     machine.add_argument("--batch_size", type=int, metavar="N",
                          help="pictures a network call; results do not depend on it (default: by free memory; halved when "
-                              "memory runs out)")  # fmt: skip
+                              "memory runs out)")
     machine.add_argument("--shard", metavar="I/N",
                          help="do every N-th pair from the I-th on, for processes started one by one (Slurm arrays); under "
-                              "torchrun the work is shared without it")  # fmt: skip
+                              "torchrun the work is shared without it")
     machine.add_argument("--cache_dir", default="./precomputed", help="where inverted latents are kept for the next run")
     machine.add_argument("--no_cache", action="store_true", help="keep no latents after the run")
     machine.add_argument("--no_download", action="store_true", help="never fetch a missing checkpoint")
-    machine.add_argument("--verbose", default="info", choices=["debug", "info", "warning", "critical"],
-                         help="how much is said; debug shows tracebacks")  # fmt: skip
-
-    ignored = parser.add_argument_group("accepted without effect (the official scripts pass them)")
-    for name, nargs in NO_EFFECT.items():
-        if nargs == 0:
-            ignored.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS)
-        else:
-            ignored.add_argument(f"--{name}", nargs="?" if nargs == "?" else None, default=argparse.SUPPRESS)
-    return parser
+    machine.add_argument("--verbose", default="info", type=level, metavar="debug|info|warning|error|critical",
+                         help="how much is said; debug shows tracebacks")
+    # fmt: on
 
 
-def main(argv: list[str] | None = None) -> int:
+def add_official_flags(parser: argparse.ArgumentParser) -> None:
+    """The others of the official code; --help does not list them. Those given are collected in ``unused``."""
+    types = {"int": int, "float": float, "str": str, "append": str}
+    for flag, kind in flags.OFFICIAL.items():
+        if kind == "other mode":
+            parser.add_argument(flag, action=OtherMode, nargs=0, help=argparse.SUPPRESS)
+        elif kind == "switch":
+            parser.add_argument(flag, action=Unused, nargs=0, help=argparse.SUPPRESS)
+        elif kind in types:
+            # The recipes' $sh_file_name may be unset; --ni once stood alone.
+            nargs = "?" if flag in ("--sh_file_name", "--ni") else None
+            parser.add_argument(flag, action=Unused, nargs=nargs, type=types[kind], help=argparse.SUPPRESS)
+
+
+class Unused(argparse.Action):
+    """A flag of the official code that style transfer does not read."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, "unused", default=(), **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        namespace.unused = tuple(dict.fromkeys([*namespace.unused, self.option_strings[0]]))
+
+
+def level(word: str) -> str:
+    """A name of a logging level, as the official code takes it."""
+    if not isinstance(logging.getLevelName(word.upper()), int):
+        raise argparse.ArgumentTypeError(f"{word!r} is no level: use debug, info, warning, error or critical")
+    return word.upper()
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Flags to values. Raises SystemExit where they are wrong."""
+    parser = build_parser()
+    try:
+        words = flags.expand(sys.argv[1:] if argv is None else argv, parser._option_string_actions)
+    except ValueError as error:
+        parser.error(str(error))
+    return parser.parse_args(words)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (0 done, 1 failed work, 2 wrong usage, 130 or 143 interrupted)."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=args.verbose.upper(), format="%(message)s", stream=sys.stderr, force=True)
-    log = logging.getLogger("diffstyle")
 
-    # Imported here so that --help and usage errors do not wait for torch.
-    try:
-        from diffstyle.errors import DiffstyleError, Interrupted
-    except KeyboardInterrupt:
-        return 130
+    def command() -> int:
+        with saying(lambda: "nothing was begun"):
+            from diffstyle.commands import work  # brings torch, which wrong flags need not wait for
 
-    try:
-        with interruptible():
-            return work(args, log)
-    except DiffstyleError as error:
-        log.debug("", exc_info=True)
-        log.critical("error: %s", " ".join(str(error).splitlines()))
-        return error.exit_code
-    except Interrupted as stop:
-        so_far = stop.progress or "nothing was begun"
-        log.critical("interrupted: %s; the same command goes on from there", so_far)
-        return stop.exit_code
-    except Exception as error:
-        log.debug("", exc_info=True)
-        text = " ".join(str(error).split())[:300]
-        log.critical("error: %s: %s (--verbose debug shows where)", type(error).__name__, text)
-        return 1
+            return work(args)
 
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted, once: what is being written is finished or removed, not cut off."""
-    from diffstyle.errors import Interrupted
-
-    def stop(number: int, _: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    main_thread = threading.current_thread() is threading.main_thread()
-    wanted = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
-    # nohup and background jobs ignore SIGINT on purpose.
-    before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """The method's settings of a parsed command line."""
-    from diffstyle.settings import Settings
-
-    omega = args.omega if args.omega is not None else 0.3 if args.variant == "paper" else 0.0
-    return Settings(
-        gamma=args.gamma, omega=omega, t_edit=args.t_edit, t_boost=args.t_boost, dt_lambda=args.dt_lambda,
-        dt_end=args.dt_end, n_inv=args.n_inv_step, n_gen=args.n_gen_step, content_replace_step=args.content_replace_step,
-        t_0=args.t_0, variant=args.variant, blend=args.blend, mask="box" if args.use_mask else args.mask or "",
-        noise=args.noise, seed=args.seed, solver=args.solver, nfe=args.nfe,
-    )  # fmt: skip
-
-
-def swept_settings(args: argparse.Namespace, values: Mapping[str, Any]) -> Settings:
-    """The settings of the command line with some of them replaced, as if typed (a variant brings its own omega)."""
-    dests = {"n_inv": "n_inv_step", "n_gen": "n_gen_step"}
-    return settings_of(argparse.Namespace(**{**vars(args), **{dests.get(k, k): v for k, v in values.items()}}))
-
-
-def work(args: argparse.Namespace, log: logging.Logger) -> int:
-    from diffstyle.checkpoints import compile_model, load_model
-    from diffstyle.config import load_config
-    from diffstyle.device import pick_device, pick_dtype
-    from diffstyle.errors import UsageError, saying
-    from diffstyle.figure import animation_format
-    from diffstyle.plan import RunConfig, find_inputs, make_plan
-    from diffstyle.report import write_report
-    from diffstyle.run import lay_out, precompute, run
-    from diffstyle.sweep import (
-        Axis,
-        animate_gamma,
-        animate_t,
-        check_animations,
-        draw_figures,
-        lay_out_points,
-        make_points,
-        parse_axes,
-        run_sweep,
-    )
-    from diffstyle.workers import find_share, join, leave
-
-    share = find_share(args.shard)
-    if not share.first:
-        log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
-    unused = [f"--{name}" for name in NO_EFFECT if hasattr(args, name)]
-    if unused:
-        log.info("without effect on style transfer: %s", ", ".join(unused))
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        log.warning("CUDA_VISIBLE_DEVICES is set but empty, which hides every GPU")
-    if args.use_mask and args.mask:
-        raise UsageError("--use_mask and --mask: give one of them")
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UsageError(f"--batch_size {args.batch_size}: use 1 or more")
-
-    settings = settings_of(args)
-    config = load_config(args.config)
-    settings.check(config.timesteps)
-    device, dtype = pick_device(args.device, share.local), pick_dtype(args.precision)
-    cfg = RunConfig(
-        content_dir=Path(args.content_dir),
-        style_dir=Path(args.style_dir),
-        save_dir=Path(args.save_dir),
-        settings=settings,
-        pairs=Path(args.pairs) if args.pairs else None,
-        recursive=args.recursive,
-        exif=args.exif,
-        layout=args.layout,
-        cache_dir=None if args.no_cache else Path(args.cache_dir),
-        overwrite=args.overwrite,
-        batch_size=args.batch_size,
-        show_progress=args.verbose in ("info", "debug"),
-    )
-
-    @functools.cache
-    def load() -> Model:
-        path = Path(args.model_path) if args.model_path else None
-        model = load_model(config, path, device, dtype, download=not args.no_download)
-        if args.compile:
-            compile_model(model)
-        return model
-
-    if args.just_precompute:
-        paths = find_inputs(load, cfg, cfg.content_dir, "--content_dir")
-        if args.style_dir != DEFAULT_STYLES:
-            paths += find_inputs(load, cfg, cfg.style_dir, "--style_dir")
-        paths = list(dict.fromkeys(paths))
-        count = precompute(load(), cfg, paths, share)
-        print(f"{count} of {len(paths)} pictures are in {cfg.cache_dir}")
-        return 0 if count == len(paths) else 1
-
-    animate, ending = animation_format(args.animate) if args.animate else ("", "")
-    axes = parse_axes(args.sweep)
-    if animate == "gamma" and "gamma" not in [axis.key for axis in axes]:
-        axes.append(Axis("gamma", tuple(i / 10 for i in range(11))))
-    points = make_points(axes, cfg, lambda values: swept_settings(args, values)) if axes else []
-    for point in points:
-        point.cfg.settings.check(config.timesteps)
-    plan = make_plan(cfg, load)
-    if swept := {axis.key for axis in axes} & {key for pair in plan.pairs for key, _ in pair.changes}:
-        raise UsageError(f"--sweep or --animate of {min(swept)}: the rows of --pairs say it too; leave out one")
-    if animate == "t" and not points:
-        check_animations(plan, ending)
-    if args.dry_run:
-        resolved = {"config": config.name, "device": str(device), "precision": args.precision, **asdict(settings)}
-        print(json.dumps(resolved, indent=1))
-        print("\n".join(pair.name for pair in share.own(plan.pairs)).encode(errors="backslashreplace").decode())
-        times = f" x {len(points)} settings" if points else ""
-        total = plan.evaluations(*([point.cfg.settings for point in points] or [settings]))
-        print(f"{len(plan.pairs)} pairs{times}, {total} network evaluations at most")
-        return 0
-
-    runs = [point.cfg for point in points] or [cfg]
-    if args.grid_only:
-        if not share.first:
-            return 0
-        if points:
-            there, reports = lay_out_points(config, points, plan)
-            runs = [point.cfg for point in there]
-        else:
-            reports = [lay_out(config, cfg, plan)]
-        log.info("%d of %d pairs are there", sum(len(r.kept) for r in reports), len(plan.pairs) * max(1, len(points)))
-    else:
-        join(share, device)
-        try:
-            reports = run_sweep(load(), cfg, points, plan, share) if points else [run(load(), cfg, plan, share)]
-        finally:
-            leave(share)
-        if not share.first:
-            return 0  # failures are the first process's to tell: torchrun would end the others for an exit code
-        for report in reports:
-            log.info("%d pairs done, %d kept from before, %.1f s", len(report.done), len(report.kept), report.seconds)
-        failed = {what: reason for report in reports for what, reason in report.failed.items()}
-        for reason in failed.values():
-            log.critical("failed: %s", " ".join(reason.splitlines()))
-    grids = [report.grid for report in reports if report.grid]
-    exit_code = 1 if not args.grid_only and any(report.failed for report in reports) else 0
-    if len(grids) < len(reports):
-        log.info("other shards are not done yet; the last one, or --grid_only, lays out the grid")
-        return exit_code
-    with saying(lambda: "the pairs are finished, their figures are not"):
-        if args.report:
-            for each in runs:
-                log.info("gallery: %s", write_report(each.save_dir))
-        if points:
-            grids = draw_figures(cfg, axes, points, plan, config.image_size)
-        if animate:
-            over_t = animate == "t"
-            made = animate_t(load(), cfg, plan, ending) if over_t else animate_gamma(cfg, points, plan, config.image_size, ending)
-            log.info("%d animations, the first is %s", len(made), made[0] if made else "missing")
-    print(grids[0])
-    return exit_code
+    with lossy_streams():
+        args = parse(argv)
+        logging.basicConfig(level=args.verbose, format="%(message)s", stream=sys.stderr, force=True)
+        return exit_code(command, "--verbose debug shows where")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from make_avatars import Avatar, region_masks, render, sample_attributes
+
+import diffstyle
+from diffstyle.errors import DiffstyleError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from make_avatars import Avatar, region_masks, render, sample_attributes  # noqa: E402
-
-import diffstyle  # noqa: E402
-from diffstyle.errors import DiffstyleError  # noqa: E402
-
 REGIONS = ("background", "hair", "skin", "clothes")
 SMALL = 0.02  # share of the picture under which a region is not judged
 MEASURES = ("colours", "shape", "edges", "glasses", "beard")
@@ -160,36 +158,25 @@ def main() -> int:
     return 0
 
 
-Latents = list[tuple[torch.Tensor, dict[int, torch.Tensor]]]
-
-
-def invert_all(model: diffstyle.Model, contents: torch.Tensor, styles: torch.Tensor, args: argparse.Namespace) -> Latents:
-    """(x_T of the styles, h of the contents by timestep), batch by batch; every gamma and omega shares them."""
-    from diffstyle.pipeline import invert_batch
-
-    s = diffstyle.Settings(n_inv=args.n_inv, n_gen=args.n_gen, t_edit=args.t_edit)
-    kept = s.kept()
-    batches = zip(contents.split(args.batch_size), styles.split(args.batch_size), strict=True)
-    return [(invert_batch(model, b, s).x_T, invert_batch(model, a, s, kept).h) for a, b in batches]
-
-
-def no_noise() -> torch.Tensor:
-    """t_boost is 0: the only draw is at t = 0, where sigma is 0."""
-    return torch.zeros(1)
+def invert_all(
+    model: diffstyle.Model, contents: torch.Tensor, styles: torch.Tensor, args: argparse.Namespace
+) -> tuple[diffstyle.Inverted, diffstyle.Inverted]:
+    """Contents and styles inverted once; every gamma and omega shares them."""
+    settings = {"n_inv": args.n_inv, "n_gen": args.n_gen, "t_edit": args.t_edit}
+    one, other = (diffstyle.invert(model, x, args.batch_size, **settings) for x in (contents, styles))
+    return one, other
 
 
 def transfer_all(
-    model: diffstyle.Model, latents: Latents, args: argparse.Namespace, gamma: float, omega: float
+    model: diffstyle.Model,
+    latents: tuple[diffstyle.Inverted, diffstyle.Inverted],
+    args: argparse.Namespace,
+    gamma: float,
+    omega: float,
 ) -> list[np.ndarray]:
     """The pairs' results at one setting, each (H, W, 3) in 0..255."""
-    from diffstyle.pipeline import transfer_batch
-
-    s = diffstyle.Settings(gamma=gamma, omega=omega, n_inv=args.n_inv, n_gen=args.n_gen, t_edit=args.t_edit)
-    results = []
-    for x_T, h in latents:
-        x = transfer_batch(model, x_T, h, s, no_noise).cpu()
-        results += list(((x.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).double().numpy())
-    return results
+    x = diffstyle.transfer(model, *latents, args.batch_size, one_to_one=True, gamma=gamma, omega=omega)
+    return list(((x.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).double().numpy())
 
 
 def plot(shares: dict[tuple[float, float], dict[str, tuple[float, float, float, int]]], path: Path) -> None:

@@ -19,19 +19,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffstyle.models import build_unet
+from diffstyle.runs.config import RunConfig
+from diffstyle.runs.plan import make_plan
+from diffstyle.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from diffstyle.plan import RunConfig, make_plan  # noqa: E402
-from diffstyle.settings import Settings  # noqa: E402
-from models import build_unet  # noqa: E402
-
 SIZE = 32
 QUICK = ["--n_inv", "10", "--n_gen", "5", "--content_replace_step", "10", "--gamma", "0.4", "--device", "cpu"]
 FIRST_CALL = """
 import sys, time
 import main
-from models.ddpm import DDPM
+from diffstyle.models.ddpm import DDPM
 def encode(self, x, t):
     print("\\nfirst call", time.time() - float(sys.argv[1]), "s", file=sys.stderr)
     raise SystemExit(0)
@@ -84,7 +83,7 @@ def start_up(argv: list[str]) -> float:
 def planning(root: Path, side: int) -> float:
     folder = paint(root / f"plan{side}", side)
     begin = time.time()
-    make_plan(RunConfig(folder, folder, root / "nowhere", Settings()), lambda: exit())
+    make_plan(RunConfig(folder, folder, root / "nowhere", Settings()))
     return time.time() - begin
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.hspace_unet import Features, HSpaceUNet
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
 
 
 class Meter(HSpaceUNet):

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from make_avatars import render, sample_attributes
+
+import diffstyle
+from diffstyle.pipeline import draw, invert
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from make_avatars import render, sample_attributes  # noqa: E402
-
-import diffstyle  # noqa: E402
-from diffstyle.pipeline import invert_batch, sample_batch  # noqa: E402
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,7 +37,8 @@ def main() -> int:
         s = diffstyle.Settings(n_inv=steps, n_gen=steps)
         psnr: list[float] = []
         for batch in x.split(args.batch_size):
-            again, _ = sample_batch(model, invert_batch(model, batch, s).x_T, s)
+            x_T = invert(model, batch, s, [""] * len(batch), keep=()).x_T
+            again, _ = draw(model, x_T, s, [""] * len(batch))
             error = (again.cpu().clamp(-1, 1) - batch).square().mean((1, 2, 3))
             psnr += (10 * torch.log10(4 / error)).tolist()
         rows += [f"{steps},{args.first + i},{value:.3f}" for i, value in enumerate(psnr)]

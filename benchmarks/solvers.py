@@ -18,17 +18,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from meter import Meter, flops_of
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import diffstyle  # noqa: E402
-from benchmarks.meter import Meter, flops_of  # noqa: E402
-from diffstyle.errors import DiffstyleError  # noqa: E402
-from diffstyle.noise import pair_noise  # noqa: E402
-from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
-from diffstyle.strides import SOLVERS  # noqa: E402
+import diffstyle
+from diffstyle.errors import DiffstyleError
+from diffstyle.solvers import SOLVERS
 
+ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Row:
@@ -64,19 +61,15 @@ def walk(
     meter = Meter(model.unet, model.config.image_size)
     model = replace(model, unet=meter)
     start = time.perf_counter()
-    h_parts = [invert_batch(model, x, s, s.kept(), latent=False).h for x in contents.split(batch)]
-    x_T = [invert_batch(model, x, s).x_T for x in styles.split(batch)]
+    content = diffstyle.api.invert_all(model, contents, [str(k) for k in range(len(contents))], s, batch, latent=False)
+    style = diffstyle.api.invert_all(model, styles, [str(k) for k in range(len(styles))], s, batch, keep=())
     inversion = time.perf_counter() - start, meter.flops
     found = {}
     for t_boost in boosts:
         start, before = time.perf_counter(), meter.flops
-        results = []
-        for i, (x, h) in enumerate(zip(x_T, h_parts, strict=True)):
-            names = [(str(k), str(k)) for k in range(i * batch, i * batch + len(x))]
-            noise = pair_noise(s.seed, names, (3, *x.shape[2:]))
-            results.append(transfer_batch(model, x, h, replace(s, t_boost=t_boost), noise).cpu())
+        results = diffstyle.transfer(model, content, style, batch, one_to_one=True, t_boost=t_boost)
         seconds, flops = time.perf_counter() - start, meter.flops - before
-        found[t_boost] = torch.cat(results), inversion[0] + seconds, inversion[1] + flops
+        found[t_boost] = results, inversion[0] + seconds, inversion[1] + flops
     return found
 
 
@@ -104,7 +97,7 @@ def main() -> int:
     parser.add_argument("--omega", type=float, default=0.0)
     parser.add_argument("--t_edit", type=int, default=400)
     parser.add_argument("--t_boost", type=int, nargs="+", default=[0, 200])
-    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
+    parser.add_argument("--solvers", nargs="+", default=[s for s in SOLVERS if s != "ddim"], choices=list(SOLVERS))
     parser.add_argument("--nfe", type=int, nargs="+", default=[16, 24, 32, 40, 64])
     parser.add_argument("--ddim", type=int, nargs="*", default=[50, 200], help="plain walks of so many steps")
     parser.add_argument("--reuse", action="store_true")

@@ -26,19 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from meter import flops_of
+
+from diffstyle.diffusion import linear_schedule
+from diffstyle.model import Model
+from diffstyle.models import build_unet
+from diffstyle.models.layers import to_precision
+from diffstyle.noise import pair_noise
+from diffstyle.pipeline import invert, transfer
+from diffstyle.settings import Settings
+from diffstyle.zoo.checkpoints import compile_model
+from diffstyle.zoo.config import load_config
+from diffstyle.zoo.device import pick_device, pick_dtype
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from benchmarks.meter import flops_of  # noqa: E402
-from diffstyle.checkpoints import Model, compile_model  # noqa: E402
-from diffstyle.config import load_config  # noqa: E402
-from diffstyle.device import pick_device, pick_dtype  # noqa: E402
-from diffstyle.diffusion import linear_schedule  # noqa: E402
-from diffstyle.noise import pair_noise  # noqa: E402
-from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
-from diffstyle.settings import Settings  # noqa: E402
-from models import build_unet  # noqa: E402
-from models.layers import to_precision  # noqa: E402
 
 # (channels in, out, resolution) of the convolutions that do most of the full-size networks' work
 CONVOLUTIONS = [(128, 128, 256), (128, 128, 128), (256, 256, 64), (256, 256, 32), (512, 512, 16)]
@@ -150,10 +151,10 @@ def stages(args: argparse.Namespace, solver: str) -> dict[str, float]:
         found[name] = time.perf_counter() - start
         return result
 
-    h = timed("content inversion", lambda: invert_batch(model, x[:1], s, s.kept(), latent=False)).h
-    x_T = timed("style inversion", lambda: invert_batch(model, x[1:], s)).x_T
+    content = timed("content inversion", lambda: invert(model, x[:1], s, ["a"], latent=False))
+    style = timed("style inversion", lambda: invert(model, x[1:], s, ["b"], keep=()))
     noise = pair_noise(s.seed, [("a", "b")], (3, size, size))
-    timed("transfer", lambda: transfer_batch(model, x_T, h, s, noise))
+    timed("transfer", lambda: transfer(model, content, style, s, noise))
     one = network("avatars", 1, args)["ms"] / 1e3
     found["of it networks, about"] = one * (2 * s.inversion_evaluations() + s.transfer_evaluations() + 30 * 0.75)
     return found

@@ -6,10 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def one_line(text: object) -> str:
+    """Text that may come from a file or a server, safe to show: on one line, control characters as escapes."""
+    words = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in words)
+
+
 class DiffstyleError(Exception):
     """Base of the errors that are shown as one line instead of a traceback."""
 
     exit_code = 1
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(one_line(text))
 
 
 class UsageError(DiffstyleError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from models.layers import at_least_fp32
+from diffstyle.models.layers import at_least_fp32
 
 BLENDS = ("slerp", "lerp", "replace", "add")
 
@@ -54,23 +56,24 @@ def mix(h: Tensor, h_content: Tensor, gamma: float, kind: str = "slerp") -> Tens
     return slerp(h, h_content, gamma)
 
 
-def inject(
-    h: Tensor,
-    h_content: Tensor,
-    gamma: float,
-    mask: Tensor | None = None,
-    match_masked: bool = False,
-    kind: str = "slerp",
-) -> Tensor:
-    """h~ = Slerp(h, h_content / ||h_content|| * ||h||, gamma), in fp32; all maps (N, C, H, W). ``kind``: see ``mix``.
+@dataclass(frozen=True)
+class Blend:
+    """h~ = Slerp(h, h_content / ||h_content|| * ||h||, gamma): how the content's h enters, and where."""
 
-    With a ``mask`` (1, 1, H, W) in [0, 1] only the masked parts are blended and the rest of ``h`` stays; the official code
-    does not match the norms of the masked parts, the paper does (``match_masked``).
-    """
-    part, content = at_least_fp32(h), at_least_fp32(h_content)
-    rest: Tensor | float = 0
-    if mask is not None:
-        part, content, rest = mask * part, mask * content, (1 - mask) * part
-    if kind == "slerp" and (mask is None or match_masked):
-        content = match_norm(content, part)
-    return (mix(part, content, gamma, kind) + rest).to(h.dtype)
+    gamma: float = 0.9  # share of the content in h, 0 to 1
+    kind: str = "slerp"  # how two maps are combined: see ``mix``
+    mask: Tensor | None = None  # (1, 1, H', W') in [0, 1]; None: everywhere
+    match_masked: bool = False  # match the norms of the masked parts too, as the paper says and the official code does not
+
+    def __call__(self, h: Tensor, h_content: Tensor) -> Tensor:
+        """The blended map, computed in fp32; all maps (N, C, H', W').
+
+        With a mask only the masked parts are blended and the rest of ``h`` stays (2303.15403, section 3.4).
+        """
+        part, content = at_least_fp32(h), at_least_fp32(h_content)
+        rest: Tensor | float = 0
+        if self.mask is not None:
+            part, content, rest = self.mask * part, self.mask * content, (1 - self.mask) * part
+        if self.kind == "slerp" and (self.mask is None or self.match_masked):
+            content = match_norm(content, part)
+        return (mix(part, content, self.gamma, self.kind) + rest).to(h.dtype)

@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffstyle.errors import UsageError, WorkError
+from diffstyle.files import kind_of, read_bytes
+from diffstyle.images import open_grey
 
 BOX = (3 / 8, 4 / 8, 5 / 8, 7 / 8)  # the official rows 4..6 and columns 3..4 of an 8x8 map, as x0, y0, x1, y1
 
@@ -37,16 +39,27 @@ def coverage(low: float, high: float, cells: int) -> Tensor:
     return (overlap.clamp(min=0) * cells).float()
 
 
-def mask_digest(spec: str) -> str:
-    """sha256 of a mask's file, "" for the box, a rectangle or none: a file drawn anew is another mask."""
+def mask_file(spec: str) -> Path | None:
+    """The picture that a mask's ``spec`` names; None for the box, a rectangle or none. Raises UsageError for anything else."""
+    if not spec or spec == "box" or parse_rectangle(spec):
+        return None
     path = Path(spec)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if spec and spec != "box" and path.is_file() else ""
+    if kind_of(path) != "file":
+        raise UsageError(f"--mask {spec}: neither a picture nor a rectangle x0,y0,x1,y1")
+    return path
+
+
+def mask_digest(spec: str) -> str:
+    """sha256 of a mask's file, "" where it is none: a file drawn anew is another mask. Raises UsageError or WorkError."""
+    path = mask_file(spec)
+    return hashlib.sha256(read_bytes(path)).hexdigest() if path else ""
 
 
 def build_mask(spec: str, size: Sequence[int]) -> Tensor | None:
     """The mask (1, 1, H', W') in [0, 1] for an h map of ``size`` (H', W'); None for an empty spec (everywhere).
 
     A picture is centre-cropped as the inputs are and resized by area: white takes the content there, grey partly.
+    Raises UsageError or WorkError.
     """
     if not spec:
         return None
@@ -54,14 +67,12 @@ def build_mask(spec: str, size: Sequence[int]) -> Tensor | None:
     if rectangle:
         x0, y0, x1, y1 = rectangle
         return (coverage(y0, y1, size[0])[:, None] * coverage(x0, x1, size[1])[None, :])[None, None]
-    path = Path(spec)
-    if not path.is_file():
-        raise UsageError(f"--mask {spec}: neither a picture nor a rectangle x0,y0,x1,y1")
+    path = mask_file(spec)
+    assert path  # neither box nor rectangle
     try:
-        with Image.open(path) as image:
-            grey = image.convert("L")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise WorkError(f"--mask {spec}: not a readable picture ({error})") from error
+        grey = open_grey(read_bytes(path), path)
+    except WorkError as error:
+        raise WorkError(f"--mask {error}") from error
     short = min(grey.size)
     left, top = (grey.width - short) // 2, (grey.height - short) // 2
     grey = grey.crop((left, top, left + short, top + short)).resize((size[1], size[0]), Image.Resampling.BOX)

@@ -1,21 +1,51 @@
-"""Model, pictures and settings to results, in tensors: what the command line and the Python API share."""
+"""Model, pictures and settings to results, in tensors: what the command line, the Python API and the figures share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffstyle.checkpoints import Model
+from diffstyle import sampling
+from diffstyle.hspace import Blend
 from diffstyle.masks import build_mask
-from diffstyle.noise import NextNoise
-from diffstyle.sampling import Blend, Inversion, Progress, invert, transfer
+from diffstyle.model import Model
+from diffstyle.models import build_unet
+from diffstyle.noise import NextNoise, OneStream, generator_after, pair_noise
 from diffstyle.settings import Settings
-from diffstyle.solvers import invert_strides, transfer_strides
+from diffstyle.solvers import SOLVERS
 from diffstyle.steps import Step, nearest
-from diffstyle.strides import SOLVERS
+
+Progress = Callable[[int], object]  # told how many samples x evaluations have been done
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """Pictures after DDIM inversion: all that a transfer reads of them."""
+
+    x_T: Tensor  # (N, 3, H, W), the start of the generation; meaningless where only h was asked for
+    h: Mapping[int, Tensor]  # inversion timestep -> (N, C_h, H', W'); empty where only x_T was asked for
+    keys: tuple[str, ...]  # what identifies each picture for the noise: a sha256
+    settings: Settings  # what they were inverted with
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: Sequence[int]) -> Inverted:
+        """The pictures at these positions."""
+        rows = list(index)
+        h = {t: maps[rows] for t, maps in self.h.items()}
+        return Inverted(self.x_T[rows], h, tuple(self.keys[i] for i in rows), self.settings)
+
+    @staticmethod
+    def join(parts: Sequence[Inverted]) -> Inverted:
+        """One after the other; all inverted with the same settings, and h kept at the same timesteps."""
+        h = {t: torch.cat([part.h[t] for part in parts]) for t in parts[0].h}
+        keys = tuple(key for part in parts for key in part.keys)
+        return Inverted(torch.cat([part.x_T for part in parts]), h, keys, parts[0].settings)
 
 
 def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
@@ -30,71 +60,114 @@ def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
         "n_inv": settings.n_inv,
         "t_0": settings.t_0,
         "precision": str(model.dtype),
+        **({} if (c.beta_schedule, c.prediction) == ("linear", "eps") else {"network": [c.beta_schedule, c.prediction]}),
         **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe}),
     }
 
 
-def invert_batch(
+def invert(
     model: Model,
     x0: Tensor,
     settings: Settings,
-    keep: Sequence[int] = (),
-    progress: Progress | None = None,
+    keys: Sequence[str],
+    keep: Sequence[int] | None = None,
     latent: bool = True,
-) -> Inversion:
-    """DDIM-invert x0 (N, 3, H, W) in [-1, 1]; h is kept at the timesteps ``keep``, and without ``latent`` that is all.
+    progress: Progress | None = None,
+) -> Inverted:
+    """DDIM-invert pictures x0 (N, 3, H, W) in [-1, 1] in one batch, on the model's device.
 
-    Results lie on the model's device.
+    h is kept at the timesteps ``keep`` (None: all that a transfer reads); without ``latent`` that is all.
     """
-    x0 = x0.to(model.device, torch.float32, memory_format=torch.channels_last)
-    if settings.solver == "ddim":
-        return invert(model.unet, x0, settings.inversion_plan(), model.schedule, frozenset(keep), progress, latent)
-    plan, solver = settings.inversion_strides(), SOLVERS[settings.solver]
-    return invert_strides(model.unet, x0, plan, model.schedule, solver, frozenset(keep), progress, latent)
+    keep = settings.kept() if keep is None else keep
+    x = to_model(model, x0)
+    h: dict[int, Tensor] = {}
+    walk = sampling.invert(
+        model.unet, x, settings.inversion_walk(), model.schedule, frozenset(keep), latent, SOLVERS[settings.solver]
+    )
+    for _, x, met in walk:
+        h |= met
+        if progress:
+            progress(len(x))
+    return Inverted(x, h, tuple(keys), settings)
 
 
-def sample_batch(model: Model, x_T: Tensor, settings: Settings) -> tuple[Tensor, dict[int, Tensor]]:
-    """Draw pictures from noise x_T (N, 3, H, W) by plain DDIM; x0 (N, 3, H, W) and h by inversion timestep.
-
-    It is the inversion's walk downwards: h is kept at the generation steps nearest to the timesteps that injections read.
-    """
-    walk = [Step(step.t, step.t_next) for step in settings.transfer_plan()]
-    grid = [step.t for step in reversed(walk)]
-    at = {t: nearest(t, grid) for t in settings.kept()}
-    x_T = x_T.to(model.device, torch.float32, memory_format=torch.channels_last)
-    chain = invert(model.unet, x_T, walk, model.schedule, frozenset(at.values()))
-    return chain.x_T, {t: chain.h[source] for t, source in at.items()}
-
-
-def transfer_batch(
+def transfer(
     model: Model,
-    x_T: Tensor,
-    h_content: Mapping[int, Tensor],
+    content: Inverted,
+    style: Inverted,
     settings: Settings,
     noise: NextNoise,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Regenerate style latents x_T (N, 3, H, W) with contents' h (N, C_h, H', W') by timestep; x0 (N, 3, H, W), not clipped."""
-    x_T = x_T.to(model.device, memory_format=torch.channels_last)
-    h_content = {t: h.to(model.device) for t, h in h_content.items()}
-    blend = blend_of(model, settings, next(iter(h_content.values())).shape[-2:])
+    """The i-th content in the i-th style, in one batch; x0 (N, 3, H, W) on the model's device, about [-1, 1], not clipped."""
+    x = style.x_T
+    for step, x, _ in transfer_walk(model, content, style, settings, noise):
+        if progress:
+            progress(len(x) * step.evaluations)
+    return x
+
+
+def transfer_walk(
+    model: Model, content: Inverted, style: Inverted, settings: Settings, noise: NextNoise
+) -> Iterator[tuple[Step, Tensor, Tensor]]:
+    """``transfer`` as it goes: each step, the x (N, 3, H, W) it leads to, and the clean image P_t predicted at its start."""
+    h = {t: maps.to(model.device) for t, maps in content.h.items()}
+    mask = build_mask(settings.mask, next(iter(h.values())).shape[-2:])
+    blend = Blend(
+        gamma=settings.gamma,
+        kind=settings.blend,
+        mask=None if mask is None else mask.to(model.device),
+        match_masked=settings.variant == "paper",
+    )
 
     def z() -> Tensor:
         return noise().to(model.device)
 
-    if settings.solver == "ddim":
-        return transfer(model.unet, x_T, h_content, settings.transfer_plan(), model.schedule, blend, z, progress)
-    plan, solver = settings.transfer_strides(), SOLVERS[settings.solver]
-    return transfer_strides(model.unet, x_T, h_content, plan, model.schedule, blend, solver, z, progress)
+    x_T, walk, solver = to_model(model, style.x_T), settings.transfer_walk(), SOLVERS[settings.solver]
+    return sampling.transfer(model.unet, x_T, h, walk, model.schedule, blend, z, solver)
 
 
-def blend_of(model: Model, settings: Settings, size: Sequence[int]) -> Blend:
-    """How h is blended under these settings, for h maps of ``size`` (H', W')."""
-    mask = build_mask(settings.mask, size)
-    return Blend(
-        gamma=settings.gamma,
-        omega=settings.omega,
-        mask=None if mask is None else mask.to(model.device),
-        match_masked=settings.variant == "paper",
-        kind=settings.blend,
-    )
+def draw(
+    model: Model, x_T: Tensor, settings: Settings, keys: Sequence[str], keep: Sequence[int] | None = None
+) -> tuple[Tensor, Inverted]:
+    """Draw pictures from noise x_T (N, 3, H, W) by plain DDIM: x0 (N, 3, H, W), and what their inversion would leave.
+
+    It is the inversion's walk downwards: h is kept at the generation steps nearest to the timesteps ``keep`` (None: those
+    that a transfer reads).
+    """
+    down = [Step(step.t, step.t_next) for step in settings.transfer_plan()]
+    grid = [step.t for step in reversed(down)]
+    source = {t: nearest(t, grid) for t in (settings.kept() if keep is None else keep)}
+    x = to_model(model, x_T)
+    h: dict[int, Tensor] = {}
+    walk = sampling.invert(model.unet, x, down, model.schedule, frozenset(source.values()))
+    for _, x, met in walk:  # noqa: B007  # the last x is wanted
+        h |= met
+    return x, Inverted(x_T, {t: h[near] for t, near in source.items()}, tuple(keys), settings)
+
+
+def to_model(model: Model, x: Tensor) -> Tensor:
+    return x.to(model.device, torch.float32, memory_format=torch.channels_last)
+
+
+# ---- noise -------------------------------------------------------------------------------------------------------
+
+
+def noise_of_pairs(model: Model, settings: Settings, content: Inverted, style: Inverted) -> NextNoise:
+    """The noise of the i-th content in the i-th style, each pair's own."""
+    size = model.config.image_size
+    return pair_noise(settings.seed, list(zip(content.keys, style.keys, strict=True)), (3, size, size))
+
+
+def one_stream(model: Model, settings: Settings) -> OneStream:
+    """The noise of a whole run as the official code draws it.
+
+    "official": as a run of its main.py, which seeds and then builds its network. "golden": as the recorded golden arrays,
+    whose generator was seeded after the last inversion.
+    """
+    c = model.config
+    generator = torch.Generator().manual_seed(settings.seed)
+    if settings.noise == "official":
+        generator = generator_after(settings.seed, lambda: build_unet(c.family, c.image_size, c.architecture))
+    draws = sum(step.eta > 0 for step in settings.transfer_plan())
+    return OneStream(generator, (3, c.image_size, c.image_size), draws, calibrated=settings.omega != 0)

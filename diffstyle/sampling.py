@@ -1,44 +1,21 @@
-"""The two loops of the method, side by side with the same names: ``invert`` walks up, ``transfer`` walks down."""
+"""The two loops of the method, side by side with the same names: ``invert`` walks up, ``transfer`` walks down.
+
+Both yield after every evaluation what they have reached, so whoever walks can watch, count or stop. Every solver goes
+through them; with DDIM each ``path.go`` is the plain step.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from diffstyle.diffusion import Schedule, ddim_sigma, ddim_step, predict_x0
-from diffstyle.hspace import inject
-from diffstyle.steps import Step, nearest
-from models.hspace_unet import Features, HSpaceUNet
-
-Progress = Callable[[int], object]  # told how many samples x evaluations have been done
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """What DDIM inversion leaves behind: the latent, and h where it was kept."""
-
-    x_T: Tensor  # (N, 3, H, W)
-    h: dict[int, Tensor]  # timestep -> (N, C_h, H', W')
-
-
-@dataclass(frozen=True)
-class Blend:
-    """How the content's h enters: the strengths gamma and omega, and where."""
-
-    gamma: float = 0.9  # share of the content in h, 0 to 1
-    omega: float = 0.0  # style calibration; 0 is off
-    mask: Tensor | None = None  # (1, 1, H', W') in [0, 1]
-    match_masked: bool = False
-    kind: str = "slerp"  # how two maps are combined: hspace.mix
-
-
-def timestep(t: int, x: Tensor) -> Tensor:
-    """t as the network takes it: (N,) floats on x's device, filled there so that nothing waits for a copy."""
-    return torch.full((len(x),), float(t), device=x.device, dtype=x.dtype)
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.solvers import DDIM, Path, Solver
+from diffstyle.steps import Step
 
 
 @torch.inference_mode()
@@ -48,25 +25,30 @@ def invert(
     steps: Sequence[Step],
     schedule: Schedule,
     keep: Collection[int] = (),
-    progress: Progress | None = None,
     latent: bool = True,
-) -> Inversion:
-    """DDIM inversion of x0 (N, 3, H, W) in [-1, 1]; h is kept at the source timesteps in ``keep``.
+    solver: Solver = DDIM,
+) -> Iterator[tuple[Step, Tensor, dict[int, Tensor]]]:
+    """DDIM inversion (arXiv 2010.02502) of x0 (N, 3, H, W) in [-1, 1].
 
-    Without ``latent`` it stops at the last h that is kept, and x_T is no latent but the x reached there.
+    Yields each step, the x it leads to, and by timestep the h (N, C_h, H', W') met on its way that ``keep`` names. The last x
+    is x_T; without ``latent`` the walk ends at the last h, and its x is no latent.
     """
-    x, h = x0, {}
+    path, missing = Path(x0, steps[0].t, schedule, solver), set(keep)
     for step in steps:
-        f = unet.encode(x, timestep(step.t, x))
-        if step.t in keep:
-            h[step.t] = f.h
-        if not latent and len(h) == len(keep):
-            break
-        eps = unet.decode(f)
-        x = ddim_step(predict_x0(x, eps, schedule(step.t)), eps, schedule(step.t_next))
-        if progress:
-            progress(len(x))
-    return Inversion(x, h)
+        f = unet.encode(path.x, timestep(step.t, path.x))
+        h = {step.t: f.h} if step.t in missing else {}
+        if not latent and missing <= h.keys():
+            yield step, path.x, h
+            return
+        path.see(step.t, unet.decode(f))
+        ts = (step.t, step.t_next, *step.then)
+        for i, t in enumerate(ts[1:-1], start=2):
+            if t in missing:  # walked past: it costs an encode of the x there
+                x = path.at(ts[:i])
+                h[t] = unet.encode(x, timestep(t, x)).h
+        path.go(ts)
+        missing -= h.keys()
+        yield step, path.x, h
 
 
 @torch.inference_mode()
@@ -76,60 +58,81 @@ def transfer(
     h_content: Mapping[int, Tensor],
     steps: Sequence[Step],
     schedule: Schedule,
-    blend: Blend,
+    blend: Callable[[Tensor, Tensor], Tensor],
     noise: Callable[[], Tensor] | None = None,
-    progress: Progress | None = None,
-) -> Tensor:
-    """Regenerate the style's latents x_T (N, 3, H, W) with the contents' h blended in; returns x0, not clipped.
+    solver: Solver = DDIM,
+) -> Iterator[tuple[Step, Tensor, Tensor]]:
+    """Regenerate the style's latents x_T (N, 3, H, W) with the contents' h blended in (arXiv 2303.15403).
 
-    ``h_content`` maps inversion timesteps to (N, C_h, H', W'); an injection at t reads the nearest one. ``noise`` gives
-    the next z (N, 3, H, W) for each step with eta > 0.
+    Yields each step, the x it leads to, and P_t, the clean image predicted at its start; the last x is the result, not
+    clipped. ``h_content`` maps inversion timesteps to (N, C_h, H', W'). ``noise`` gives the next z (N, 3, H, W) for each
+    step with eta > 0.
     """
-    x = x_T
+    path = Path(x_T, steps[0].t, schedule, solver)
     for step in steps:
-        eps, eps_h = evaluate(unet, x, step, h_content, blend)
-        if step.calibrate:
-            x = calibrate(x, eps, eps_h, schedule(step.t), blend.omega)
-            eps = eps_h = unet(x, timestep(step.t, x))
-        x = asyrp_step(x, eps, eps_h, step, schedule, noise)
-        if progress:
-            progress(len(x) * (2 if step.calibrate else 1))
-    return x
+        eps, eps_h = evaluate(unet, path.x, step, h_content, blend)
+        path.see(step.t, eps)
+        if step.event:
+            x, x0 = event(unet, path.x, eps, eps_h, step, schedule, noise)
+            path.jump((step.t_next, *step.then), x, x0)
+        else:
+            x0 = predict_x0(path.x, eps, schedule(step.t))
+            path.go((step.t, step.t_next, *step.then))
+        yield step, path.x, x0
+
+
+def timestep(t: int, x: Tensor) -> Tensor:
+    """t as the network takes it: (N,) floats on x's device, filled there so that nothing waits for a copy."""
+    return torch.full((len(x),), float(t), device=x.device, dtype=x.dtype)
 
 
 def evaluate(
-    unet: HSpaceUNet, x: Tensor, step: Step, h_content: Mapping[int, Tensor], blend: Blend
+    unet: HSpaceUNet,
+    x: Tensor,
+    step: Step,
+    h_content: Mapping[int, Tensor],
+    blend: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """eps(x_t) and eps(x_t | h~_t), the same where nothing is injected."""
     f = unet.encode(x, timestep(step.t, x))
-    if not step.inject:
+    if step.h_from is None:
         eps = unet.decode(f)
         return eps, eps
-    h = inject(f.h, h_content[nearest(step.t, sorted(h_content))], blend.gamma, blend.mask, blend.match_masked, blend.kind)
-    return decode_both(unet, f, h)
+    return decode_both(unet, f, blend(f.h, h_content[step.h_from]))
 
 
-def asyrp_step(
-    x: Tensor, eps: Tensor, eps_h: Tensor, step: Step, schedule: Schedule, noise: Callable[[], Tensor] | None
-) -> Tensor:
-    """x_next = sqrt(abar_next) P_t(eps_h) + D_t(eps) + sigma z: only P_t sees the changed bottleneck."""
+def event(
+    unet: HSpaceUNet,
+    x: Tensor,
+    eps: Tensor,
+    eps_h: Tensor,
+    step: Step,
+    schedule: Schedule,
+    noise: Callable[[], Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """x_next = sqrt(abar_next) P_t(eps_h) + dt_lambda D_t(eps) + sigma z, and P_t: only P_t sees the changed bottleneck.
+
+    This is Asyrp's asymmetric step (arXiv 2210.10960). A calibrated step moves x first, and its eps is the network's there,
+    for both.
+    """
     abar, abar_next = schedule(step.t), schedule(step.t_next)
-    sigma = ddim_sigma(abar, abar_next, step.eta)
+    if step.omega:
+        x = calibrate(x, eps, eps_h, abar, step.omega)
+        eps = eps_h = unet(x, timestep(step.t, x))
+    x0 = predict_x0(x, eps_h, abar)
     z = noise() if noise and step.eta else None
-    return ddim_step(predict_x0(x, eps_h, abar), step.dt_lambda * eps, abar_next, sigma, z)
+    return ddim_step(x0, step.dt_lambda * eps, abar_next, ddim_sigma(abar, abar_next, step.eta), z), x0
 
 
 def decode_both(unet: HSpaceUNet, f: Features, h: Tensor) -> tuple[Tensor, Tensor]:
     """eps(x_t) and eps(x_t | h~) from one encode, as one stacked decode."""
-    stacked = Features(
-        torch.cat([f.h, h]), tuple(torch.cat([s, s]) for s in f.skips), torch.cat([f.temb, f.temb])
-    )
+    stacked = Features(torch.cat([f.h, h]), tuple(torch.cat([s, s]) for s in f.skips), torch.cat([f.temb, f.temb]))
     eps, eps_h = unet.decode(stacked).chunk(2)
     return eps, eps_h
 
 
 def calibrate(x: Tensor, eps: Tensor, eps_h: Tensor, abar: float, omega: float) -> Tensor:
-    """Style calibration: move x_t so that its own prediction is the injected one, x' = x_t + dx.
+    """Style calibration (2303.15403, section 3.3): move x_t so that its own prediction is the injected one, x' = x_t + dx.
 
     dx = sqrt(abar) dP + omega sqrt(1 - abar) d_eps, where dP = P' - P and P' is the injected prediction with its standard
     deviation (per sample, over C, H, W) brought back to P's. omega = 1 gives dx ~ 0; larger omega keeps more of the style.

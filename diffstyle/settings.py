@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from diffstyle.errors import UsageError
-from diffstyle.hspace import BLENDS
-from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, transfer_steps
-from diffstyle.strides import SOLVERS, Stride, strides
+from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, thin_out, transfer_steps
 
 VARIANTS = ("official", "paper")
-NOISES = ("pair", "official")
+NOISES = ("pair", "official", "golden")
 
 
 @dataclass(frozen=True)
@@ -30,41 +30,66 @@ class Settings:
     variant: str = "official"
     blend: str = "slerp"  # how h and the content's h are combined: hspace.mix
     mask: str = ""  # "": everywhere, "box": the official box, else a rectangle or a file (diffstyle.masks)
-    noise: str = "pair"
+    noise: str = "pair"  # each pair's own, or one stream: of a real official run, or of the golden arrays (diffstyle.noise)
     seed: int = 1234
-    solver: str = "ddim"  # the official walk, or one of diffstyle.strides.SOLVERS: nearly the same for fewer evaluations
+    solver: str = "ddim"  # the official walk, or another of diffstyle.solvers: nearly the same for fewer evaluations
     nfe: int = 40  # the other solvers' evaluations from t_0 to the clean image, those at injections apart
+
+    @classmethod
+    def of(cls, **given: Any) -> Settings:
+        """Settings from what was said: a variant brings its own omega unless one is given (the paper's is 0.3)."""
+        if given.get("omega") is None:
+            given["omega"] = 0.3 if given.get("variant") == "paper" else 0.0
+        return cls(**given)
 
     def check(self, timesteps: int = 1000) -> None:
         """Raise UsageError for a value that cannot be meant, in the words of the command line."""
-        last = timesteps - 1
-        limits: list[tuple[str, float, float, float]] = [
-            ("--gamma", self.gamma, 0, 1),
-            ("--omega", self.omega, 0, 10),
-            ("--dt_lambda", self.dt_lambda, 0, 2),
-            ("--t_0", self.t_0, 1, last),
-            ("--t_edit", self.t_edit, 0, timesteps),
-            ("--t_boost", self.t_boost, 0, last),
-            ("--dt_end", self.dt_end, 0, timesteps),
-            ("--n_inv_step", self.n_inv, 2, self.t_0 + 1),
+        # Imported here because they bring torch, which the command's --help and wrong flags need not wait for.
+        from diffstyle.hspace import BLENDS
+        from diffstyle.solvers import SOLVERS
+
+        for flag, number in (("--gamma", self.gamma), ("--omega", self.omega), ("--dt_lambda", self.dt_lambda)):
+            if not math.isfinite(number):
+                raise UsageError(f"{flag} {number} is out of range: use a finite number")
+        limits = [
+            ("--t_0", self.t_0, 1, timesteps - 1),
+            ("--n_inv_step", self.n_inv, 2, self.t_0 + 1),  # one timestep leaves no h
             ("--n_gen_step", self.n_gen, 2, self.t_0 + 1),
-            ("--content_replace_step", self.content_replace_step, -1, self.t_0 + 1),
             ("--nfe", self.nfe, 1, timesteps),
             ("--seed", self.seed, 0, 2**63 - 1),
         ]
         for flag, value, low, high in limits:
-            if not low <= value <= high:  # also catches NaN
-                raise UsageError(f"{flag} {value} is out of range: use {low:g} to {high:g}")
-        if self.content_replace_step == 1:
-            raise UsageError("--content_replace_step 1 is no grid: use 2 or more, or 0 for every step")
+            if not low <= value <= high:
+                raise UsageError(f"{flag} {value} is out of range: use {low} to {high}")
+        if self.content_replace_step < -1:
+            raise UsageError(f"--content_replace_step {self.content_replace_step} is out of range: use 1 or more, or 0 for all")
         for flag, word, known in (
             ("--variant", self.variant, VARIANTS),
             ("--noise", self.noise, NOISES),
             ("--blend", self.blend, BLENDS),
-            ("--solver", self.solver, ("ddim", *SOLVERS)),
+            ("--solver", self.solver, tuple(SOLVERS)),
         ):
             if word not in known:
                 raise UsageError(f"{flag} {word} is not known: use {' or '.join(known)}")
+
+    def doubts(self, timesteps: int = 1000) -> list[str]:
+        """Warnings about values that are computed, as the official code does, but lie outside of what the paper uses."""
+        ranges: list[tuple[str, float, int]] = [
+            ("--gamma", self.gamma, 1),
+            ("--omega", self.omega, 10),
+            ("--dt_lambda", self.dt_lambda, 2),
+            ("--t_edit", self.t_edit, timesteps),
+            ("--t_boost", self.t_boost, timesteps - 1),
+            ("--dt_end", self.dt_end, timesteps),
+        ]
+        found = [
+            f"{flag} {value} is computed, but lies outside of the method's range of 0 to {high}"
+            for flag, value, high in ranges
+            if not 0 <= value <= high
+        ]
+        if self.t_edit > event_timesteps(self.n_gen, self.content_replace_step, self.t_0)[-1]:
+            found.append(f"no content is injected at t >= {self.t_edit}: the results are the styles, reconstructed")
+        return found
 
     def inversion_plan(self) -> list[Step]:
         return inversion_steps(self.n_inv, self.t_0)
@@ -84,21 +109,21 @@ class Settings:
             content_replace_step=self.content_replace_step,
             t_0=self.t_0,
             boost_every_step=self.variant == "paper",
+            kept=self.kept(),
         )
 
-    def inversion_strides(self) -> list[Stride]:
-        return strides(self.inversion_plan(), self.nfe)
+    def inversion_walk(self) -> list[Step]:
+        """The plan, with the evaluations that the solver asks for."""
+        return self.inversion_plan() if self.solver == "ddim" else thin_out(self.inversion_plan(), self.nfe)
 
-    def transfer_strides(self) -> list[Stride]:
-        return strides(self.transfer_plan(), self.nfe)
+    def transfer_walk(self) -> list[Step]:
+        return self.transfer_plan() if self.solver == "ddim" else thin_out(self.transfer_plan(), self.nfe)
 
     def inversion_evaluations(self, latent: bool = True) -> int:
         """Network evaluations of one inversion; without ``latent`` it ends at the last h kept, which takes no decode."""
-        sources = [stride.step for stride in self.inversion_strides()] if self.solver != "ddim" else self.inversion_plan()
         last = self.kept()[-1]
-        return sum(latent or step.t < last for step in sources)
+        return sum(latent or step.t < last for step in self.inversion_walk())
 
     def transfer_evaluations(self) -> int:
         """Network evaluations of one transfer; an injection is one, with its second decode."""
-        steps = [stride.step for stride in self.transfer_strides()] if self.solver != "ddim" else self.transfer_plan()
-        return len(steps) + sum(step.calibrate for step in steps)
+        return sum(step.evaluations for step in self.transfer_walk())

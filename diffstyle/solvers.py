@@ -1,10 +1,10 @@
-"""The same walks with fewer evaluations: eps is a polynomial between the evaluations, and *summed* as the walk would.
+"""eps between two evaluations: a polynomial through the latest ones, *summed* as the official walk would.
 
 With y = x / sqrt(abar) and s = sqrt((1 - abar) / abar) a DDIM step is  y_next = y + (s_next - s) eps,  so the walk over many
 steps is a weighted sum of eps. We put a polynomial through the eps of the last few evaluations (Adams: Bashforth to reach
 the next evaluation, Moulton to come again when its eps is known, at no further evaluation) and add up the walk's own
 steps, not the integral that they approximate: what is aimed at is the official n-step result with its own discretisation.
-After an event, where eps jumps, the polynomial starts anew.
+After an event, where eps jumps, the polynomial starts anew. DDIM itself is the member that evaluates every step.
 
 DPM-Solver (Lu et al. 2022) integrates the same variable; the free correction is UniPC's (Zhao et al. 2023).
 """
@@ -12,16 +12,34 @@ DPM-Solver (Lu et al. 2022) integrates the same variable; the free correction is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from diffstyle.diffusion import Schedule, predict_x0
-from diffstyle.sampling import Blend, Inversion, Progress, asyrp_step, calibrate, evaluate, timestep
-from diffstyle.strides import Solver, Stride, warp
-from models.hspace_unet import HSpaceUNet
+from diffstyle.diffusion import Schedule, ddim_step, predict_x0
+from diffstyle.steps import warp
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How many of the latest eps the polynomial runs through."""
+
+    predict: int = 1  # on the way to the next evaluation
+    correct: int = 0  # once more over the same way when that one is known too; 0: never
+
+
+DDIM = Solver()
+# Adams-Bashforth alone, or corrected by Adams-Moulton of one order more. All but ddim evaluate a thinned-out walk.
+SOLVERS = {
+    "ddim": DDIM,
+    "euler": Solver(1, 0),  # DDIM with long steps
+    "heun": Solver(1, 2),
+    "ab2": Solver(2, 0),
+    "ab3": Solver(3, 0),
+    "abm2": Solver(2, 3),
+    "abm3": Solver(3, 4),
+}
 
 
 @dataclass(frozen=True)
@@ -32,10 +50,42 @@ class Known:
     eps: Tensor  # (N, 3, H, W)
 
 
+class Path:
+    """x (N, 3, H, W) on its way along a walk."""
+
+    def __init__(self, x: Tensor, t: int, schedule: Schedule, solver: Solver) -> None:
+        self.x, self.schedule, self.solver = x, schedule, solver
+        self.start = x  # where the leg to x began
+        self.behind: tuple[int, ...] = (t,)  # the timesteps of that leg
+        self.known: list[Known] = []  # the newest first
+
+    def see(self, t: int, eps: Tensor) -> None:
+        """eps at the x just reached; a correcting solver walks the leg behind once more, now that it is known."""
+        self.known = [Known(t, eps), *(k for k in self.known if k.t != t)][:4]  # as many as any solver reads
+        if self.solver.correct:
+            self.x = glide(self.start, self.behind, self.known[: self.solver.correct], self.schedule)
+
+    def at(self, ts: Sequence[int]) -> Tensor:
+        """x after the timesteps ``ts``, of which the first is where it is now."""
+        return glide(self.x, ts, self.known[: self.solver.predict], self.schedule)
+
+    def go(self, ts: tuple[int, ...]) -> None:
+        """Walk on over ``ts``."""
+        self.start, self.behind, self.x = self.x, ts, self.at(ts)
+
+    def jump(self, ts: tuple[int, ...], x: Tensor, x0: Tensor) -> None:
+        """An event has put x at ts[0]; walk on over ``ts``, the network taken to see what it was just made to see, x0."""
+        self.x = x
+        self.known = [Known(ts[0], implied_eps(x, x0, self.schedule(ts[0])))] if len(ts) > 1 else []
+        self.go(ts)
+
+
 def glide(x: Tensor, ts: Sequence[int], known: Sequence[Known], schedule: Schedule) -> Tensor:
     """Walk x (N, 3, H, W) from ts[0] over every timestep of ``ts`` to the last, eps being the polynomial through ``known``."""
     if len(ts) < 2:
         return x
+    if len(ts) == 2 and [k.t for k in known] == [ts[0]]:  # one DDIM step, rounded as the official code rounds it
+        return ddim_step(predict_x0(x, known[0].eps, schedule(ts[0])), known[0].eps, schedule(ts[1]))
     y = x / math.sqrt(schedule(ts[0]))
     for weight, k in zip(weights(schedule, ts, [k.t for k in known]), known, strict=True):
         y = y + weight * k.eps
@@ -60,87 +110,6 @@ def noise_ratio(abar: float) -> float:
 def lagrange_basis(us: Sequence[float], u: float) -> list[float]:
     """The polynomials that are 1 at one of ``us`` and 0 at the others, at u."""
     return [math.prod((u - b) / (a - b) for b in us if b != a) for a in us]
-
-
-@torch.inference_mode()
-def invert_strides(
-    unet: HSpaceUNet,
-    x0: Tensor,
-    plan: Sequence[Stride],
-    schedule: Schedule,
-    solver: Solver,
-    keep: Collection[int] = (),
-    progress: Progress | None = None,
-    latent: bool = True,
-) -> Inversion:
-    """``sampling.invert`` with the evaluations of ``plan`` only; an h kept in between costs an encode of the x there."""
-    x = start = x0
-    h: dict[int, Tensor] = {}
-    leg: tuple[int, ...] = (0,)
-    known: list[Known] = []
-    for stride in plan:
-        t = stride.step.t
-        f = unet.encode(x, timestep(t, x))
-        if t in keep:
-            h[t] = f.h
-        if not latent and len(h) == len(keep):
-            break
-        known = remember(t, unet.decode(f), known)
-        if solver.correct:
-            x = glide(start, leg, known[: solver.correct], schedule)
-        start, leg = x, (t, *stride.passed)
-        for i, t_kept in enumerate(leg[1:-1], start=2):
-            if t_kept in keep:
-                x = glide(start, leg[:i], known[: solver.predict], schedule)
-                h[t_kept] = unet.encode(x, timestep(t_kept, x)).h
-        x = glide(start, leg, known[: solver.predict], schedule)
-        if progress:
-            progress(len(x))
-    return Inversion(x, h)
-
-
-@torch.inference_mode()
-def transfer_strides(
-    unet: HSpaceUNet,
-    x_T: Tensor,
-    h_content: Mapping[int, Tensor],
-    plan: Sequence[Stride],
-    schedule: Schedule,
-    blend: Blend,
-    solver: Solver,
-    noise: Callable[[], Tensor] | None = None,
-    progress: Progress | None = None,
-) -> Tensor:
-    """``sampling.transfer`` with the evaluations of ``plan`` only; events are the reference's own steps."""
-    x = start = x_T
-    leg: tuple[int, ...] = (plan[0].step.t,)
-    known: list[Known] = []
-    for stride in plan:
-        step = stride.step
-        eps, eps_h = evaluate(unet, x, step, h_content, blend)
-        known = remember(step.t, eps, known)
-        if solver.correct:
-            x = glide(start, leg, known[: solver.correct], schedule)
-        leg = (step.t, *stride.passed)
-        if stride.event:
-            if step.calibrate:
-                x = calibrate(x, eps, eps_h, schedule(step.t), blend.omega)
-                eps = eps_h = unet(x, timestep(step.t, x))
-            x0 = predict_x0(x, eps_h, schedule(step.t))
-            x = asyrp_step(x, eps, eps_h, step, schedule, noise)
-            # eps jumps here. Until the next evaluation the network is taken to see what it was just made to see: x0.
-            leg = stride.passed
-            known = [Known(step.t_next, implied_eps(x, x0, schedule(step.t_next)))] if len(leg) > 1 else []
-        start = x
-        x = glide(start, leg, known[: solver.predict], schedule)
-        if progress:
-            progress(len(x) * (2 if step.calibrate else 1))
-    return x
-
-
-def remember(t: int, eps: Tensor, known: Sequence[Known]) -> list[Known]:
-    """The newest first, one for each timestep, as many as any solver reads."""
-    return [Known(t, eps), *(k for k in known if k.t != t)][:4]
 
 
 def implied_eps(x: Tensor, x0: Tensor, abar: float) -> Tensor:

@@ -1,13 +1,19 @@
 """Which timesteps are visited and what happens at each: the whole policy as plain data, without torch.
 
 The paper's three intervals: inject at t >= t_edit, plain DDIM in between, quality boosting (noise, eta 1) at t <= t_boost.
+
+The official walk asks the network at each of up to 1,000 timesteps, although eps changes smoothly along the trajectory
+except where the method steps in (an event: an injection, or noise). ``thin_out`` keeps every event's own evaluation and
+lets a few evaluations stand for all in between.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -16,10 +22,21 @@ class Step:
 
     t: int
     t_next: int  # -1 is the clean image
-    inject: bool = False  # blend the content's h
-    calibrate: bool = False  # move x_t so that its own prediction matches the injected one
+    then: tuple[int, ...] = ()  # timesteps walked after t_next without asking the network
+    h_from: int | None = None  # inversion timestep of the content's h that is blended in here; None: nothing is
+    omega: float = 0.0  # not 0: move x_t so that its own prediction matches the injected one
     eta: float = 0.0  # 1: as much noise as DDPM
     dt_lambda: float = 1.0  # factor on the direction pointing to x_t
+
+    @property
+    def event(self) -> bool:
+        """Whether something happens here that puts a kink into a smooth trajectory."""
+        return self.h_from is not None or self.eta > 0
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is asked; an injection is one, with its second decode."""
+        return 2 if self.omega else 1
 
 
 def timestep_grid(n: int, t_0: int = 999) -> list[int]:
@@ -51,9 +68,12 @@ def inversion_steps(n_inv: int, t_0: int = 999) -> list[Step]:
 def event_timesteps(n_gen: int, content_replace_step: int = 50, t_0: int = 999) -> list[int]:
     """The timesteps at which the official code looks at h: ``content_replace_step`` of them, or every step for 0 and -1.
 
-    Their number, not n_gen, sets the strength of the injection.
+    Their number, not n_gen, sets the strength of the injection. One is t = 0 alone; as many as there are timesteps, or
+    more, are every step too.
     """
-    return timestep_grid(n_gen if content_replace_step in (0, -1) else content_replace_step, t_0)
+    every_step = content_replace_step in (0, -1) or content_replace_step > t_0
+    n = n_gen if every_step else content_replace_step
+    return [0] if n == 1 else timestep_grid(n, t_0)
 
 
 def kept_timesteps(events: Iterable[int], n_inv: int, t_0: int = 999) -> list[int]:
@@ -72,8 +92,9 @@ def transfer_steps(
     content_replace_step: int = 50,
     t_0: int = 999,
     boost_every_step: bool = False,
+    kept: Sequence[int] = (),
 ) -> list[Step]:
-    """The walk down, ending at t_next = -1.
+    """The walk down, ending at t_next = -1. An injection reads h at the nearest of the inversion timesteps ``kept``.
 
     An event (injection or boost) takes place at the generation step nearest to its timestep: the official ones at n_gen
     50 and 1000, and as many at any other n_gen. ``boost_every_step`` is the paper's text: noise wherever t <= t_boost.
@@ -86,9 +107,44 @@ def transfer_steps(
     steps = []
     for t, t_next in zip(reversed(grid), reversed([-1, *grid[:-1]]), strict=True):
         inject = t in injected
-        calibrate = inject and omega != 0
         # The calibrated step is an ordinary DDIM step, and dt_lambda's is deterministic.
-        damp = inject and not calibrate and t >= dt_end and dt_lambda != 1
-        eta = 1.0 if t in boosted and not damp else 0.0
-        steps.append(Step(t, t_next, inject, calibrate, eta, dt_lambda if damp else 1.0))
+        damp = inject and not omega and t >= dt_end and dt_lambda != 1
+        steps.append(
+            Step(
+                t,
+                t_next,
+                h_from=nearest(t, kept or grid) if inject else None,
+                omega=omega if inject else 0.0,
+                eta=1.0 if t in boosted and not damp else 0.0,
+                dt_lambda=dt_lambda if damp else 1.0,
+            )
+        )
     return steps
+
+
+# ---- fewer evaluations -------------------------------------------------------------------------------------------
+
+
+def warp(t: float) -> float:
+    """sqrt(t + 1): evaluations are equally spaced in it, and eps is taken for a polynomial in it.
+
+    Measured (benchmarks/README.md): spacing evenly in t instead needs twice the evaluations, as eps varies fastest near 0.
+    """
+    return math.sqrt(t + 1)
+
+
+def thin_out(steps: Sequence[Step], nfe: int) -> list[Step]:
+    """The same walk, up or down, with fewer evaluations: all events stay, and between them as many as ``nfe`` would put
+    there if it were spread from t = 999 to the clean image. With enough of them every step is evaluated.
+    """
+    if nfe >= len(steps):
+        return list(steps)
+    walk = [step.t for step in steps]
+    grid = sorted(walk)
+    ends = list(dict.fromkeys([walk[0], *(step.t for step in steps if step.event), steps[-1].t_next]))
+    evaluated = set()
+    for a, b in pairwise(ends):
+        n = max(1, round(nfe * abs(warp(b) - warp(a)) / warp(999)))
+        evaluated |= {nearest(round((warp(a) + (warp(b) - warp(a)) * i / n) ** 2 - 1), grid) for i in range(n)}
+    at = [i for i, t in enumerate(walk) if t in evaluated]
+    return [replace(steps[i], then=tuple(step.t_next for step in steps[i + 1 : j])) for i, j in pairwise([*at, len(steps)])]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.adm import ADM
-from models.ddpm import DDPM
-from models.hspace_unet import HSpaceUNet
+from diffstyle.models.adm import ADM
+from diffstyle.models.ddpm import DDPM
+from diffstyle.models.hspace_unet import HSpaceUNet
 
 FAMILIES: dict[str, type[DDPM] | type[ADM]] = {"ddpm": DDPM, "adm": ADM}
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import Features, HSpaceUNet
-from models.layers import GroupNorm32, Upsample, add_, at_least_fp32, mul_, silu_
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.models.layers import GroupNorm32, Upsample, add_, at_least_fp32, mul_, silu_
 
 # guided-diffusion's channel multipliers when a config leaves them out
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {

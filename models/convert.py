@@ -6,7 +6,7 @@ Both name the same 450 tensors of the published networks; only 1x1 convolutions 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -40,25 +40,34 @@ RES_BLOCK = {
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 OLD_ATTENTION = {"norm": "group_norm", "q": "query", "k": "key", "v": "value", "proj_out": "proj_attn"}  # before 0.15
 
-# config.json: what our DDPM is, and the value that diffusers assumes where the file is silent.
+# config.json: what our DDPM does not do otherwise, and the value that diffusers assumes where the file is silent.
 FIXED: dict[str, tuple[Any, Any]] = {
     "act_fn": ("silu", "silu"),
     "time_embedding_type": ("positional", "positional"),
-    "flip_sin_to_cos": (False, True),
-    "freq_shift": (1, 0),
-    "attention_head_dim": (None, 8),  # None: one head
-    "norm_eps": (1e-6, 1e-5),
-    "norm_num_groups": (32, 32),
-    "downsample_padding": (0, 1),
+    "time_embedding_dim": (None, None),
     "downsample_type": ("conv", "conv"),
     "upsample_type": ("conv", "conv"),
+    "mid_block_type": ("UNetMidBlock2D", "UNetMidBlock2D"),
     "mid_block_scale_factor": (1, 1),
     "center_input_sample": (False, False),
-    "resnet_time_scale_shift": ("default", "default"),
     "add_attention": (True, True),
+    "attn_norm_num_groups": (None, None),
     "class_embed_type": (None, None),
     "num_class_embeds": (None, None),
 }
+# Ours, its default -> theirs, its default, where both mean the same number.
+SHARED: dict[str, tuple[Any, str, Any]] = {
+    "dropout": (0.0, "dropout", 0.0),
+    "in_channels": (3, "in_channels", 3),
+    "out_ch": (3, "out_channels", 3),
+    "head_dim": (None, "attention_head_dim", 8),
+    "norm_groups": (32, "norm_num_groups", 32),
+    "norm_eps": (1e-6, "norm_eps", 1e-5),
+    "cos_first": (False, "flip_sin_to_cos", True),
+    "freq_shift": (1, "freq_shift", 0),
+}
+# scheduler_config.json
+PREDICTION_TYPES = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
 def is_diffusers(state: Mapping[str, Tensor]) -> bool:
@@ -127,8 +136,14 @@ def fill(module: str, match: re.Match[str], leaf: str, levels: int) -> str:
     return ".".join(p for p in (module.format(i=i, r=levels - 1 - i, j=n.get("j")), leaf, match["kind"]) if p)
 
 
+# ---- the files beside the weights --------------------------------------------------------------------------------
+
+
 def diffusers_architecture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Our DDPM's constructor keywords from a diffusers config.json. ValueError names what our network does not do."""
+    """image_size and our DDPM's constructor keywords from a diffusers config.json, their sizes unchecked.
+
+    ValueError names what our network does not do, or what makes no sense.
+    """
     name = config.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
         raise ValueError(f"_class_name is {name}, only UNet2DModel is known")
@@ -136,44 +151,97 @@ def diffusers_architecture(config: Mapping[str, Any]) -> dict[str, Any]:
         value = config.get(key, default)
         if value != needed:
             raise ValueError(f"{key} is {value}, the DDPM network needs {needed}")
-    try:
-        widths, size = list(config["block_out_channels"]), int(config["sample_size"])
-        downs, ups = list(config["down_block_types"]), list(config["up_block_types"])
-        layers = int(config["layers_per_block"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"block_out_channels, sample_size, layers_per_block or the block types: {error!r}") from None
-    attention = [block == "AttnDownBlock2D" for block in downs]
-    wanted_downs = ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention]
-    wanted_ups = ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)]
-    if not widths or downs != wanted_downs or ups != wanted_ups or len(downs) != len(widths):
-        raise ValueError(f"down_block_types {downs} and up_block_types {ups} are not the DDPM network's")
-    if any(w % widths[0] for w in widths):
-        raise ValueError(f"block_out_channels {widths} are not multiples of the first")
+    padding = one_of(config, "downsample_padding", {1: True, 0: False}, 1)
+    scale_shift = one_of(config, "resnet_time_scale_shift", {"default": False, "scale_shift": True}, "default")
+    widths, size = integers(config, "block_out_channels"), config.get("sample_size")
+    if type(size) is not int or not 0 < size <= 1 << 16:
+        raise ValueError(f"sample_size is {size}, it must be the width of square pictures")
+    downs, ups = config.get("down_block_types"), config.get("up_block_types")
+    attention = [block == "AttnDownBlock2D" for block in downs] if isinstance(downs, list) else []
+    if [downs, ups] != list(block_types(attention)) or len(attention) != len(widths):
+        raise ValueError(f"down_block_types {downs} and up_block_types {ups} are not those of a DDPM of {len(widths)} levels")
     return {
         "image_size": size,
         "ch": widths[0],
-        "ch_mult": [w // widths[0] for w in widths],
-        "num_res_blocks": layers,
+        "ch_mult": [w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths],
+        "num_res_blocks": config.get("layers_per_block", 2),
         "attn_resolutions": [size >> i for i, a in enumerate(attention) if a],
-        "dropout": float(config.get("dropout", 0.0)),
-        "in_channels": int(config.get("in_channels", 3)),
-        "out_ch": int(config.get("out_channels", 3)),
+        **{ours: config.get(theirs, default) for ours, (_, theirs, default) in SHARED.items()},
+        "pad_all_sides": padding,
+        "scale_shift": scale_shift,
     }
 
 
 def diffusers_config(image_size: int, architecture: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of the ``UNet2DModel`` that equals our DDPM(image_size, **architecture)."""
     ch, mults = architecture["ch"], list(architecture["ch_mult"])
-    attention = [image_size >> i in architecture["attn_resolutions"] for i in range(len(mults))]
+    downs, ups = block_types([image_size >> i in architecture["attn_resolutions"] for i in range(len(mults))])
     return {
         "_class_name": "UNet2DModel",
         **{key: needed for key, (needed, _) in FIXED.items()},
+        **{theirs: architecture.get(ours, default) for ours, (default, theirs, _) in SHARED.items()},
+        "downsample_padding": int(architecture.get("pad_all_sides", False)),
+        "resnet_time_scale_shift": "scale_shift" if architecture.get("scale_shift") else "default",
         "sample_size": image_size,
-        "in_channels": architecture.get("in_channels", 3),
-        "out_channels": architecture.get("out_ch", 3),
-        "dropout": architecture.get("dropout", 0.0),
-        "block_out_channels": [ch * m for m in mults],
+        "block_out_channels": [round(ch * m) for m in mults],
         "layers_per_block": architecture["num_res_blocks"],
-        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention],
-        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
+        "down_block_types": downs,
+        "up_block_types": ups,
     }
+
+
+def block_types(attention: Sequence[bool]) -> tuple[list[str], list[str]]:
+    """diffusers' names of the levels, down and up; ``attention`` says which level has it."""
+    return (
+        ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention],
+        ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
+    )
+
+
+def diffusers_schedule(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """The noise schedule and the prediction of a scheduler_config.json, under ModelConfig's names; sizes unchecked."""
+    kind = str(scheduler.get("_class_name", ""))
+    if kind.startswith(("FlowMatch", "EDM", "ScoreSde", "Karras")) or scheduler.get("trained_betas") is not None:
+        raise ValueError(f"{kind} with these settings is no schedule of betas that is known here")
+    if scheduler.get("rescale_betas_zero_snr"):
+        raise ValueError("rescale_betas_zero_snr is true: pure noise has no inversion")
+    names = {name: name for name in ("linear", "scaled_linear", "squaredcos_cap_v2")}
+    return {
+        "beta_schedule": one_of(scheduler, "beta_schedule", names, "linear"),
+        "beta_start": scheduler.get("beta_start", 1e-4),
+        "beta_end": scheduler.get("beta_end", 0.02),
+        "timesteps": scheduler.get("num_train_timesteps", 1000),
+        "prediction": one_of(scheduler, "prediction_type", PREDICTION_TYPES, "epsilon"),
+    }
+
+
+def scheduler_config(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """The scheduler_config.json that says what ``schedule`` (ModelConfig's names) does, as plain DDIM without clipping."""
+    kind = schedule["beta_schedule"]
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_schedule": "squaredcos_cap_v2" if kind == "cosine" else kind,
+        "beta_start": schedule["beta_start"],
+        "beta_end": schedule["beta_end"],
+        "num_train_timesteps": schedule["timesteps"],
+        "prediction_type": {ours: theirs for theirs, ours in PREDICTION_TYPES.items()}[schedule["prediction"]],
+        "clip_sample": False,
+        "set_alpha_to_one": True,
+    }
+
+
+def one_of(config: Mapping[str, Any], key: str, meanings: Mapping[Any, Any], default: Any) -> Any:
+    """What the value of ``key`` means. ValueError when it is none of ``meanings``."""
+    value = config.get(key, default)
+    for known, meaning in meanings.items():
+        if value == known:
+            return meaning
+    raise ValueError(f"{key} is {value}, only {', '.join(map(str, meanings))} are known")
+
+
+def integers(config: Mapping[str, Any], key: str) -> list[int]:
+    """A list of some positive integers. ValueError when it is none."""
+    value = config.get(key)
+    if not isinstance(value, list) or not value or any(type(n) is not int or not 0 < n < 1 << 20 for n in value):
+        raise ValueError(f"{key} is {value}, it must be a list of positive integers")
+    return value

@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import Features, HSpaceUNet
-from models.layers import GroupNorm32, Upsample, add_, at_least_fp32, silu_
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.models.layers import GroupNorm32, Upsample, add_, at_least_fp32, mul_, silu_
+
+Norm = Callable[[int], nn.Module]  # a norm for so many channels
 
 
-def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+def timestep_embedding(t: Tensor, dim: int, cos_first: bool = False, freq_shift: float = 1) -> Tensor:
     """Sinusoidal embedding of t (N,) as (N, dim): sin first, then cos, frequencies 10000^(-i / (dim/2 - 1)), in fp32."""
     half = dim // 2
-    freqs = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * -(math.log(10000) / (half - 1)))
+    freqs = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * -(math.log(10000) / (half - freq_shift)))
     angles = t[:, None] * freqs[None, :]
-    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, dim % 2))
-
-
-def group_norm(channels: int) -> GroupNorm32:
-    return GroupNorm32(32, channels, eps=1e-6)
+    halves = [angles.cos(), angles.sin()] if cos_first else [angles.sin(), angles.cos()]
+    return F.pad(torch.cat(halves, dim=1), (0, dim % 2))
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions with the time embedding added in between."""
+    """Two 3x3 convolutions with the time embedding added in between, or scaling and shifting there."""
 
-    def __init__(self, c_in: int, c_out: int, c_temb: int, dropout: float) -> None:
+    def __init__(self, c_in: int, c_out: int, c_temb: int, dropout: float, norm: Norm, scale_shift: bool = False) -> None:
         super().__init__()
-        self.norm1 = group_norm(c_in)
+        self.scale_shift = scale_shift
+        self.norm1 = norm(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.temb_proj = nn.Linear(c_temb, c_out)
-        self.norm2 = group_norm(c_out)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.temb_proj = nn.Linear(c_temb, 2 * c_out if scale_shift else c_out)
+        self.norm2 = norm(c_out)
+        self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         if c_in != c_out:
             self.nin_shortcut = nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         h = self.conv1(silu_(self.norm1(x)))
-        h = add_(h, self.temb_proj(temb)[:, :, None, None])
-        h = self.conv2(self.dropout(silu_(self.norm2(h))))
+        emb = self.temb_proj(temb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = emb.chunk(2, dim=1)
+            h = add_(mul_(self.norm2(h), 1 + scale), shift)
+        else:
+            h = self.norm2(add_(h, emb))
+        h = self.conv2(self.dropout(silu_(h)))
         return add_(h, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class AttnBlock(nn.Module):
-    """Single-head self-attention over positions, its projections kept as 1x1 convolutions."""
+    """Self-attention over positions, its projections kept as 1x1 convolutions; one head unless ``head_dim`` is given."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm, head_dim: int | None = None) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.heads, rest = divmod(channels, head_dim or channels)
+        if rest:
+            raise ValueError(f"head_dim {head_dim} does not divide {channels} channels")
+        self.norm = norm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -59,21 +67,22 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        q, k, v = (p(y).flatten(2).transpose(1, 2)[:, None] for p in (self.q, self.k, self.v))  # (N, 1, H*W, C)
-        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        return x + self.proj_out(y)
+        parts = (p(y).flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for p in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(*parts)  # (N, heads, H*W, C / heads)
+        return x + self.proj_out(y.transpose(2, 3).reshape(x.shape))
 
 
 class Downsample(nn.Module):
-    """Halve the resolution; the padding is one pixel at the right and the bottom only."""
+    """Halve the resolution; the padding is one pixel at the right and the bottom, or (``all_sides``) everywhere."""
 
-    def __init__(self, channels: int, with_conv: bool) -> None:
+    def __init__(self, channels: int, with_conv: bool, all_sides: bool = False) -> None:
         super().__init__()
+        self.padding = (1, 1, 1, 1) if all_sides else (0, 1, 0, 1)
         if with_conv:
             self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1))) if hasattr(self, "conv") else F.avg_pool2d(x, 2)
+        return self.conv(F.pad(x, self.padding)) if hasattr(self, "conv") else F.avg_pool2d(x, 2)
 
 
 class Level(nn.Module):
@@ -106,34 +115,53 @@ class TimeEmbedding(nn.Module):
 class Middle(nn.Module):
     """The middle block, whose output is h."""
 
-    def __init__(self, channels: int, c_temb: int, dropout: float) -> None:
+    def __init__(self, block_1: ResBlock, attn_1: AttnBlock, block_2: ResBlock) -> None:
         super().__init__()
-        self.block_1 = ResBlock(channels, channels, c_temb, dropout)
-        self.attn_1 = AttnBlock(channels)
-        self.block_2 = ResBlock(channels, channels, c_temb, dropout)
+        self.block_1, self.attn_1, self.block_2 = block_1, attn_1, block_2
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x, temb)), temb)
 
 
 class DDPM(HSpaceUNet):
-    """The U-Net of DDPM / DDIM / SDEdit: ``h`` has ch * ch_mult[-1] channels at image_size / 2^(levels - 1)."""
+    """The U-Net of DDPM / DDIM / SDEdit: ``h`` has ch * ch_mult[-1] channels at image_size / 2^(levels - 1).
+
+    The keywords from ``head_dim`` on are the liberties of diffusers' ``UNet2DModel``; their defaults are the published
+    networks. With ``scale_shift`` the middle attention has no norm, as there.
+    """
 
     def __init__(
         self,
         image_size: int = 256,
         ch: int = 128,
-        ch_mult: Sequence[int] = (1, 1, 2, 2, 4, 4),
+        ch_mult: Sequence[float] = (1, 1, 2, 2, 4, 4),
         num_res_blocks: int = 2,
         attn_resolutions: Sequence[int] = (16,),
         dropout: float = 0.0,
         resamp_with_conv: bool = True,
         in_channels: int = 3,
         out_ch: int = 3,
+        head_dim: int | None = None,
+        scale_shift: bool = False,
+        norm_groups: int = 32,
+        norm_eps: float = 1e-6,
+        cos_first: bool = False,
+        freq_shift: float = 1,
+        pad_all_sides: bool = False,
     ) -> None:
         super().__init__()
         self.ch, self.num_res_blocks = ch, num_res_blocks
+        self.cos_first, self.freq_shift = cos_first, freq_shift
         c_temb = 4 * ch
+
+        def norm(c: int) -> nn.Module:
+            return GroupNorm32(norm_groups, c, eps=norm_eps)
+
+        def res(c_in: int, c_out: int) -> ResBlock:
+            return ResBlock(c_in, c_out, c_temb, dropout, norm, scale_shift)
+
+        def attention(c: int, norm: Norm = norm) -> AttnBlock:
+            return AttnBlock(c, norm, head_dim)
 
         self.temb = TimeEmbedding(ch, c_temb)
         self.conv_in = nn.Conv2d(in_channels, ch, 3, padding=1)
@@ -144,35 +172,35 @@ class DDPM(HSpaceUNet):
         for i, mult in enumerate(ch_mult):
             level = Level()
             for _ in range(num_res_blocks):
-                level.block.append(ResBlock(c, ch * mult, c_temb, dropout))
-                c = ch * mult
+                level.block.append(res(c, round(ch * mult)))
+                c = round(ch * mult)
                 c_skips.append(c)
                 if resolution in attn_resolutions:
-                    level.attn.append(AttnBlock(c))
+                    level.attn.append(attention(c))
             if i != len(ch_mult) - 1:
-                level.downsample = Downsample(c, resamp_with_conv)
+                level.downsample = Downsample(c, resamp_with_conv, pad_all_sides)
                 c_skips.append(c)
                 resolution //= 2
             self.down.append(level)
 
-        self.mid = Middle(c, c_temb, dropout)
+        self.mid = Middle(res(c, c), attention(c, nn.Identity if scale_shift else norm), res(c, c))
 
         # Decoder: built from the deepest level up, stored with the outermost level first as published.
         levels: list[Level] = []
         for i, mult in reversed(list(enumerate(ch_mult))):
             level = Level()
             for _ in range(num_res_blocks + 1):
-                level.block.append(ResBlock(c + c_skips.pop(), ch * mult, c_temb, dropout))
-                c = ch * mult
+                level.block.append(res(c + c_skips.pop(), round(ch * mult)))
+                c = round(ch * mult)
                 if resolution in attn_resolutions:
-                    level.attn.append(AttnBlock(c))
+                    level.attn.append(attention(c))
             if i != 0:
                 level.upsample = Upsample(c, resamp_with_conv)
                 resolution *= 2
             levels.insert(0, level)
         self.up = nn.ModuleList(levels)
 
-        self.norm_out = group_norm(c)
+        self.norm_out = norm(c)
         self.conv_out = nn.Conv2d(c, out_ch, 3, padding=1)
 
     @staticmethod
@@ -182,7 +210,8 @@ class DDPM(HSpaceUNet):
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
         dtype = self.conv_in.weight.dtype
-        temb = F.silu(self.temb(timestep_embedding(t, self.ch).to(dtype)))  # (N, 4 ch), as every block takes it
+        temb = self.temb(timestep_embedding(t, self.ch, self.cos_first, self.freq_shift).to(dtype))
+        temb = F.silu(temb)  # (N, 4 ch), as every block takes it
 
         # Encoder
         skips = [self.conv_in(x.to(dtype))]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.hspace_unet import HSpaceUNet
+from diffstyle.models.hspace_unet import HSpaceUNet
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -34,15 +34,17 @@ def count(state: Mapping[str, Tensor], prefix: str) -> int:
 def recognise_ddpm(state: Mapping[str, Tensor], image_size: int) -> dict[str, Any]:
     ch, in_channels = state["conv_in.weight"].shape[:2]
     levels = range(count(state, "down."))
+    widths = [state[f"down.{i}.block.0.conv1.weight"].shape[0] for i in levels]
     return {
         "family": "ddpm",
         "ch": ch,
-        "ch_mult": [state[f"down.{i}.block.0.conv1.weight"].shape[0] // ch for i in levels],
+        "ch_mult": [w // ch if w % ch == 0 else w / ch for w in widths],
         "num_res_blocks": count(state, "down.0.block."),
         "attn_resolutions": [image_size >> i for i in levels if f"down.{i}.attn.0.q.weight" in state],
         "resamp_with_conv": len(levels) == 1 or "down.0.downsample.conv.weight" in state,
         "in_channels": in_channels,
         "out_ch": state["conv_out.weight"].shape[0],
+        "scale_shift": state["down.0.block.0.temb_proj.weight"].shape[0] == 2 * widths[0],
     }
 
 

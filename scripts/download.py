@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Get published checkpoints, verified, into pretrained/.
+"""Get published checkpoints, verified, into pretrained/ (an installation without a checkout: ~/.cache/diffstyle/pretrained).
 
-    python scripts/download.py --list                       # the seven models: present, verified, missing
-    python scripts/download.py celeba afhq                  # sources in order, resumes after an interruption
+    python scripts/download.py --list                       # the seven models: missing, verified, ...
+    python scripts/download.py celeba afhq                  # mirrors in order, resumes after an interruption
     python scripts/download.py ffhq --from ~/ffhq_10m.pt    # a file or URL of your own, checked like any other
 """
 
@@ -13,10 +13,11 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffstyle.download import fetch
 from diffstyle.errors import DiffstyleError, UsageError
-from diffstyle.zoo import PRETRAINED, Entry, load_zoo, status
+from diffstyle.zoo.download import fetch
+from diffstyle.zoo.entries import Entry, load_zoo
+from diffstyle.zoo.integrity import status
+from diffstyle.zoo.places import downloads
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -24,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to get (see --list)")
     parser.add_argument("--all", action="store_true", help="all seven models, 4.6 GB")
     parser.add_argument("--list", action="store_true", help="what there is and which of it is here, then stop")
-    parser.add_argument("--dir", type=Path, default=PRETRAINED, help="target folder (default: pretrained/)")
+    parser.add_argument("--dir", type=Path, default=downloads(), help="target folder (default: %(default)s)")
     parser.add_argument("--from", dest="origin", metavar="FILE_OR_URL", help="take one model from here instead")
     return parser.parse_args(argv)
 

@@ -2,12 +2,20 @@
 """How near results are to their contents and styles: reads what a run wrote (run.json) and measures every pair.
 
     python scripts/evaluate.py results/quickstart
-    python scripts/evaluate.py results/sweep --identity arcface.pt
+    python scripts/evaluate.py results/table --protocol paper --identity arcface.pt --inception inception-2015-12-05.pt
 
-Writes metrics.csv (a row a pair), metrics.md (means with 95 % bootstrap intervals; what could not be computed, and why) and
-metrics.png into the folder. A sweep's folder is measured combination by combination. Definitions: diffstyle/metrics.py.
-Nothing is downloaded: VGG-19 and AlexNet are read from torch hub's cache, LPIPS heads from the package lpips, an identity
-network from --identity; without them those rows are n/a. The diffusion model's own features serve as a space of their own.
+Writes into the folder: metrics.csv (a row a pair), metrics.md (each measure with its 95 % interval and the line that says how
+it was computed; what could not be, and why), metrics.png, and metrics_images.csv (every picture compared, with its sha256). A
+sweep's folder is measured combination by combination. The protocols are written down in docs/metrics.md:
+
+    offline  pixels, EfficientNet-Lite0 (weights in a package) and the diffusion model's own features: always works
+    faces    identity, expression and landmarks of photographs of faces, on small networks that lie in pretrained/metrics
+    paper    FID, ID and Gram, the columns of the paper's table
+    artfid   LPIPS, ArtFID's Frechet distance, ArtFID
+    all      everything
+
+Nothing is downloaded: VGG-19, AlexNet and Inception are read from torch hub's cache, LPIPS heads from the package lpips, others
+from the flags. What is missing is n/a, with the reason; a file that is named and missing is an error.
 """
 
 from __future__ import annotations
@@ -19,33 +27,28 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-from diffstyle import metrics, spaces  # noqa: E402
-from diffstyle.api import load  # noqa: E402
-from diffstyle.checkpoints import Model  # noqa: E402
-from diffstyle.errors import DiffstyleError, UsageError, WorkError  # noqa: E402
-from diffstyle.images import load_image, write_whole  # noqa: E402
+from diffstyle.api import load
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError, WorkError
+from diffstyle.figures import measures, metrics
+from diffstyle.figures.measures import Files, Measure, Sample
+from diffstyle.files import file_hash, write_whole
+from diffstyle.images import load_image
+from diffstyle.model import Model
 
-Compute = Callable[[Tensor, Tensor, Tensor], Tensor]  # result, content, style, each (1, 3, H, W) in [0, 1], to (1,)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One column. Without ``compute`` it is n/a, and ``reason`` says why."""
-
-    name: str
-    better: str  # "less" or "more"
-    compute: Compute | None
-    reason: str = ""
+Table = Mapping[tuple[str, str], tuple[float, float, float]]  # (measure, variant) to value, low, high
+RECONSTRUCTION = Measure(
+    "reconstruction_psnr", "more", "offline", "dB, result against style where gamma is 0 and no noise is added",
+    reason="no result was made without content and noise: gamma 0 (blend not replace) and t_boost 0",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,144 +95,117 @@ def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
     return pairs
 
 
-# ---- the measures ------------------------------------------------------------------------------------------------
+# ---- measuring ---------------------------------------------------------------------------------------------------
 
 
-def attempt(name: str, better: str, build: Callable[[], Compute]) -> Measure:
-    """The measure, or n/a with the reason if what it needs is not here."""
-    try:
-        return Measure(name, better, build())
-    except (spaces.AbsentError, DiffstyleError) as error:
-        return Measure(name, better, None, str(error))
+@functools.lru_cache(64)
+def picture(path: Path, size: int, exif: bool) -> Tensor:
+    """(1, 3, size, size) in [0, 1], read as a run reads its inputs. The same tensor again for a style that many pairs share."""
+    return (load_image(path, size, exif)[None] + 1) / 2
 
 
-def build_measures(model: Callable[[], Model], identity: Path | None, heads: Path | None) -> list[Measure]:
-    """Every measure; those on networks are built, or are n/a."""
-
-    def gram(space: Callable[[], metrics.Features]) -> Callable[[], Compute]:
-        def build() -> Compute:
-            features = space()
-            return lambda r, c, s: metrics.gram_loss(features(r), features(s))
-
-        return build
-
-    def similarity(space: Callable[[], metrics.Embedding]) -> Callable[[], Compute]:
-        def build() -> Compute:
-            embed = space()
-            try:
-                embed(torch.zeros(1, 3, 64, 64))
-            except RuntimeError as error:
-                reason = str(error).strip().splitlines()[-1][:100]
-                raise WorkError(f"the network does not take pictures ({reason})") from error
-            return lambda r, c, s: metrics.cosine(embed(r), embed(c))
-
-        return build
-
-    def lpips(to_content: bool) -> Callable[[], Compute]:
-        def build() -> Compute:
-            features, weights = spaces.alex_lpips(heads)
-            return lambda r, c, s: metrics.lpips(features(r), features(c if to_content else s), weights)
-
-        return build
-
-    def own_lpips(to_content: bool) -> Callable[[], Compute]:
-        def build() -> Compute:
-            features = spaces.own_encoder(model())
-            return lambda r, c, s: metrics.lpips(features(r), features(c if to_content else s))
-
-        return build
-
-    return [
-        Measure("edges_to_content", "more", lambda r, c, s: metrics.edge_similarity(r, c)),
-        Measure("edges_to_style", "less", lambda r, c, s: metrics.edge_similarity(r, s)),
-        Measure("ssim_to_content", "more", lambda r, c, s: metrics.ssim(r, c)),
-        Measure("ssim_to_style", "less", lambda r, c, s: metrics.ssim(r, s)),
-        Measure("histogram_to_style", "less", lambda r, c, s: metrics.histogram_distance(r, s)),
-        Measure("histogram_to_content", "more", lambda r, c, s: metrics.histogram_distance(r, c)),
-        Measure("gram_to_style_filter_bank", "less", gram(lambda: metrics.filter_bank)()),
-        attempt("gram_to_style_own_encoder", "less", gram(lambda: spaces.own_encoder(model()))),
-        attempt("gram_to_style_vgg19", "less", gram(spaces.vgg_style)),
-        attempt("identity_to_content", "more", similarity(lambda: spaces.torchscript_embedding(identity))),
-        attempt("own_bottleneck_to_content", "more", similarity(lambda: spaces.own_bottleneck(model()))),
-        attempt("lpips_to_content", "less", lpips(True)),
-        attempt("lpips_to_style", "less", lpips(False)),
-        attempt("uncalibrated_lpips_own_encoder_to_content", "less", own_lpips(True)),
-        attempt("uncalibrated_lpips_own_encoder_to_style", "less", own_lpips(False)),
-    ]
+def measure(pair: Pair, rows: Sequence[Measure], size: int, exif: bool) -> Sample:
+    """Everything that can be measured of one pair. Raises WorkError if a picture cannot be read."""
+    result, content, style = (picture(f, size, exif and i > 0) for i, f in enumerate(pair.files))
+    sample = Sample(pair.variant, pair.content, pair.style)
+    for row in rows:
+        measures.measure(row, sample, result, content, style)
+    if pair.plain:
+        sample.values[RECONSTRUCTION.name] = metrics.psnr(result, style).item()
+    return sample
 
 
-Row = dict[str, str | float]
-
-
-def measure(pair: Pair, measures: Sequence[Measure], size: int, exif: bool) -> Row:
-    """One row. Raises WorkError if a picture cannot be read."""
-    result, content, style = ((load_image(f, size, exif and i > 0)[None] + 1) / 2 for i, f in enumerate(pair.files))
-    row: Row = {"variant": pair.variant, "content": pair.content, "style": pair.style}
-    for m in measures:
-        row[m.name] = m.compute(result, content, style).item() if m.compute else "n/a"
-    row["reconstruction_psnr"] = metrics.psnr(result, style).item() if pair.plain else "n/a"
-    return row
+def estimates(samples: Sequence[Sample], rows: Sequence[Measure]) -> Table:
+    """Every measure of every combination of a sweep, where it has a value."""
+    others = {row.name: row for row in rows}
+    found = {}
+    for variant in dict.fromkeys(s.variant for s in samples):
+        own = [s for s in samples if s.variant == variant]
+        for row in rows:
+            if (estimate := measures.estimate(row, own, others)) is not None:
+                found[row.name, variant] = estimate
+    return found
 
 
 # ---- the report --------------------------------------------------------------------------------------------------
 
 
-def mean(rows: Sequence[Row], name: str) -> tuple[float, float, float] | None:
-    own = [row for row in rows if row[name] != "n/a"]
-    if not own:
-        return None
-    contents, styles = ([str(row[side]) for row in own] for side in ("content", "style"))
-    return metrics.bootstrap([float(row[name]) for row in own], contents, styles)
+def variants_of(found: Table) -> list[str]:
+    return list(dict.fromkeys(variant for _, variant in found))
 
 
-def markdown(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
-    variants = list(dict.fromkeys(str(row["variant"]) for row in rows))
-    lines = [
-        f"{len(rows)} results. Mean over pairs [95 % bootstrap interval; contents and styles drawn again].", "",
-        "| measure | better |" + "".join(f" {variant or 'all'} |" for variant in variants), "|---|---|" + "---|" * len(variants),
-    ]  # fmt: skip
-    for m in measures:
+def markdown(found: Table, rows: Sequence[Measure], title: str) -> str:
+    """The report: a line a measure, with the line of its protocol at the end; then what is absent and why."""
+    variants = variants_of(found)
+    lines = [title, "", "| measure | better |" + "".join(f" {v or 'all'} |" for v in variants) + " how |",
+             "|---|---|" + "---|" * len(variants) + "---|"]  # fmt: skip
+    for row in rows:
         cells = []
         for variant in variants:
-            found = mean([row for row in rows if row["variant"] == variant], m.name)
-            cells.append(f" {found[0]:.4g} [{found[1]:.4g}, {found[2]:.4g}] |" if found else " n/a |")
-        lines.append(f"| {m.name} | {m.better} |" + "".join(cells))
-    absent = [f"- {m.name}: n/a, {m.reason}" for m in measures if m.reason and mean(rows, m.name) is None]
-    notes = "own_bottleneck compares h, which injection writes: a check of the method, not a judge of it."
-    return "\n".join([*lines, "", *absent, *([""] if absent else []), notes])
+            cell = found.get((row.name, variant))
+            cells.append(f" {cell[0]:.4g} [{cell[1]:.4g}, {cell[2]:.4g}] |" if cell else " n/a |")
+        lines.append(f"| {row.name} | {row.better} |{''.join(cells)} {row.how} |")
+    absent = [row for row in rows if not any((row.name, v) in found for v in variants)]
+    few = "two results and two styles are needed at the least"
+    return "\n".join([*lines, "", *(f"- {row.name}: n/a, {row.reason or few}" for row in absent)])
 
 
-def plot(rows: Sequence[Row], measures: Sequence[Measure], path: Path) -> None:
-    """A bar with its interval for each variant, a panel a measure."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, lambda f: f.write(text.getvalue().encode()))
+
+
+def image_list(pairs: Sequence[Pair]) -> list[dict[str, object]]:
+    """Every picture that was compared, once, with the digest of its file."""
+    listed: dict[Path, dict[str, object]] = {}
+    for pair in pairs:
+        for side, path in zip(("result", "content", "style"), pair.files, strict=True):
+            if path not in listed:
+                listed[path] = {"side": side, "variant": pair.variant, "file": path, "sha256": file_hash(path)}
+    return list(listed.values())
+
+
+def plot(found: Table, rows: Sequence[Measure], path: Path) -> None:
+    """A point with its interval for each variant, a panel a measure."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [m for m in measures if mean(rows, m.name)]
-    variants = list(dict.fromkeys(str(row["variant"]) for row in rows))
+    variants = variants_of(found)
+    shown = [row for row in rows if any((row.name, v) in found for v in variants)]
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.4 * columns, (0.9 + 0.35 * len(variants)) * lines), squeeze=False)
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
-    for axis, m in zip(axes.flat, shown, strict=False):
+    for axis, row in zip(axes.flat, shown, strict=False):
         for i, variant in enumerate(variants):
-            found = mean([row for row in rows if row["variant"] == variant], m.name)
-            if found:
-                axis.errorbar(found[0], i, xerr=[[found[0] - found[1]], [found[2] - found[0]]], fmt="o", capsize=3)
+            if cell := found.get((row.name, variant)):
+                axis.errorbar(cell[0], i, xerr=[[cell[0] - cell[1]], [cell[2] - cell[0]]], fmt="o", capsize=3)
         axis.set(yticks=range(len(variants)), yticklabels=variants, ylim=(len(variants) - 0.5, -0.5))
-        axis.set_title(f"{m.name} ({m.better})", fontsize=8)
+        axis.set_title(f"{row.name} ({row.better})", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(True, axis="x", alpha=0.3)
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110)
+    write_whole(path, partial(figure.savefig, format="png", dpi=110))
     plt.close(figure)
-    write_whole(path, lambda f: f.write(buffer.getvalue()))
+
+
+def check_files(args: argparse.Namespace) -> Files:
+    """The networks named on the command line. Raises UsageError for one that is not there."""
+    files = {flag: getattr(args, flag) for flag in ("identity", "lpips_heads", "inception", "art_inception")}
+    for flag, path in files.items():
+        if path is not None and not path.is_file():
+            raise UsageError(f"--{flag} {path}: no such file")
+    return Files(**files)
 
 
 def work(args: argparse.Namespace) -> int:
+    files = check_files(args)
     runs = find_runs(args.results_dir)
     record = runs[0][1]["model"]
 
@@ -237,30 +213,38 @@ def work(args: argparse.Namespace) -> int:
     def model() -> Model:
         return load(args.config or record["name"], args.model_path or record.get("path"), args.device)
 
-    measures = build_measures(model, args.identity, args.lpips_heads)
-    rows, failed = [], 0
+    rows = measures.build(args.protocol, model, files)
+    samples, pairs, failed = [], [], 0
     for folder, run in runs:
         for pair in pairs_of(folder, run, args.results_dir):
             try:
-                rows.append(measure(pair, measures, run["model"]["image_size"], run.get("run", {}).get("exif", False)))
+                samples.append(measure(pair, rows, run["model"]["image_size"], run.get("run", {}).get("exif", False)))
+                pairs.append(pair)
             except WorkError as error:
                 print(f"failed: {error}", file=sys.stderr)
                 failed += 1
-    if not rows:
+    if not samples:
         raise WorkError(f"{args.results_dir}: none of its results can be measured")
-    reason = "no result was made without content and noise: gamma 0 (blend not replace) and t_boost 0"
-    measures.append(Measure("reconstruction_psnr", "more", None, reason))
+    if args.protocol in ("offline", "all"):
+        rows = [*rows, RECONSTRUCTION]
 
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(args.results_dir / "metrics.csv", lambda f: f.write(text.getvalue().encode()))
-    table = markdown(rows, measures)
+    found = estimates(samples, rows)
+    size = record["image_size"]
+    title = (f"Protocol {args.protocol}: {len(samples)} results as saved, contents and styles centre-cropped and resized to "
+             f"{size}x{size} as the run read them. Value [95 % interval].")  # fmt: skip
+    table = markdown(found, rows, title)
+    columns = [row.name for row in rows if not row.embed and not row.product]
+    write_csv(args.results_dir / "metrics.csv", [
+        {"variant": s.variant, "content": s.content, "style": s.style} | {name: s.values.get(name, "n/a") for name in columns}
+        for s in samples
+    ])  # fmt: skip
+    write_csv(args.results_dir / "metrics_images.csv", image_list(pairs))
     write_whole(args.results_dir / "metrics.md", lambda f: f.write((table + "\n").encode()))
     print(table)
-    if importlib.util.find_spec("matplotlib"):
-        plot(rows, measures, args.results_dir / "metrics.png")
+    if not found:
+        print("metrics.png: n/a, there is nothing to draw")
+    elif importlib.util.find_spec("matplotlib"):
+        plot(found, rows, args.results_dir / "metrics.png")
     else:
         print("metrics.png: n/a, it needs matplotlib (pip install matplotlib)")
     print(args.results_dir / "metrics.csv")
@@ -270,17 +254,16 @@ def work(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results_dir", type=Path, help="--save_dir of a run or of a sweep")
+    parser.add_argument("--protocol", choices=(*measures.PROTOCOLS, "all"), default="offline")
     parser.add_argument("--config", help="model whose features are used (default: the run's)")
     parser.add_argument("--model_path")
     parser.add_argument("--identity", type=Path, help="face recogniser as TorchScript: (N, 3, 112, 112) in [-1, 1] to (N, D)")
     parser.add_argument("--lpips_heads", type=Path, help="learned heads of LPIPS (default: those of the package lpips)")
+    parser.add_argument("--inception", type=Path, help="inception-2015-12-05.pt (default: torch hub's cache)")
+    parser.add_argument("--art_inception", type=Path, help="ArtFID's Inception as TorchScript: (N, 3, H, W) in [0, 1] to (N, D)")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    try:
-        return work(args)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python scripts/make_test_images.py [--out test_images]
 
-Three sources, all free: avatars of seed 2 (scripts/make_avatars.py), pictures that lie inside the scikit-image and
-matplotlib packages, and textures computed here. Nothing is downloaded. Needs requirements-dev.txt.
+Four sources, all free: avatars of seed 2 (scripts/make_avatars.py), pictures that lie inside the scikit-image and
+matplotlib packages, textures computed here, and portraits drawn once by scripts/draw_portraits.mjs.
+Nothing is downloaded. Needs requirements-dev.txt.
 """
 
 from __future__ import annotations
@@ -210,6 +211,14 @@ def entries() -> list[Entry]:
     ):
         make = partial(packaged, "skimage", f"data/{path}", box)
         listed.append(Entry(f"art/{path.split('.')[0]}.jpg", make, f"{source}; scikit-image `{path}`", licence))
+    for name, design in (
+        ("lorelei_curls", "Lorelei, by Lisa Wischofsky"), ("lorelei_glasses", "Lorelei, by Lisa Wischofsky"),
+        ("notionists_planet", "Notionists, by Zoish"), ("notionists_robe", "Notionists, by Zoish"),
+        ("open_peeps_beard", "Open Peeps, by Pablo Stanley"), ("open_peeps_glasses", "Open Peeps, by Pablo Stanley"),
+        ("pixel_art_blue_hair", "Pixel Art, by DiceBear"), ("pixel_art_red_hair", "Pixel Art, by DiceBear"),
+    ):  # fmt: skip
+        source = f"design {design}; npm `@dicebear/collection` 9.4.3 (MIT), `draw_portraits.mjs`"
+        listed.append(Entry(f"art/{name}.png", partial(kept, name), source, cc0))
     for name, photo, tint, colours, source, licence in (
         ("astronaut", astronaut, "dusk", ("1a1446", "7a2f8f", "ff7a59", "ffe3b3"), collins, nasa),
         ("chelsea", chelsea, "night", ("070b24", "24408e", "6fa3e0", "f3f7d0"), cat, cc0),
@@ -219,6 +228,12 @@ def entries() -> list[Entry]:
         style = f"photos/styles/{name}_{tint}.jpg"
         listed.append(Entry(style, partial(graded, photo, colours), f"{source}, recoloured", licence))
     return listed
+
+
+def kept(name: str) -> Image.Image:
+    """A portrait that scripts/draw_portraits.mjs drew: it takes node, so the picture itself is kept."""
+    with Image.open(Path(__file__).parent.parent / f"test_images/art/{name}.png") as image:
+        return image.convert("RGB")
 
 
 def write(path: Path, data: bytes) -> None:

@@ -1,6 +1,12 @@
 #!/usr/bin/env bash
-# Content injection with CelebA-HQ, 1000 inversion steps: the settings of the official script of this name.
-# Extra arguments are passed on, e.g. --config avatars.yml --n_inv_step 50.
+# Content injection between faces, 1000 inversion steps: the settings of the official script of this name.
+#
+# Out:  results/script_diffstyle/grid.png, the three photographs in three colourings each, and the nine pairs.
+# With: the CelebA-HQ network (celeba_hq.ckpt, 455 MB, fetched if missing).
+# Time: 15,000 evaluations of 497 GFLOP, 7.5 PFLOP: 10 hours on two CPU cores (2.4 s each, benchmarks/README.md), and
+#       12 minutes on a GPU that sustains 10 TFLOP/s (computed). --solver abm3 takes 700 evaluations: 28 and 0.6 minutes.
+#
+# Run it from the repository; arguments are passed on, e.g. --config avatars.yml --n_inv_step 50.
 
 sh_file_name="script_diffstyle.sh"
 gpu="0"
@@ -16,8 +22,4 @@ t_edit=500
 omega=0.0
 dt_lambda=0.9985
 
-CUDA_VISIBLE_DEVICES=$gpu ${PYTHON:-python3} main.py --diff_style \
-  --config $config --content_dir $content_dir --style_dir $style_dir --save_dir $save_dir \
-  --n_gen_step $n_gen_step --n_inv_step $n_inv_step --n_test_step 1000 \
-  --hs_coeff $hs_coeff --t_noise $t_noise --user_defined_t_edit $t_edit --omega $omega --dt_lambda $dt_lambda \
-  --sh_file_name $sh_file_name "$@"
+. "$(dirname "$0")/run_recipe.sh"

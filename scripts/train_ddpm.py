@@ -33,14 +33,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from diffstyle.checkpoints import load_model
-from diffstyle.config import ModelConfig, load_config
 from diffstyle.diffusion import Schedule, ddim_sigma, ddim_step, linear_schedule, predict_x0
 from diffstyle.errors import DiffstyleError, UsageError, WorkError
-from diffstyle.images import load_image, save_png, tile, to_image, write_whole
-from models import build_unet
-from models.hspace_unet import Features, HSpaceUNet
+from diffstyle.files import write_whole
+from diffstyle.images import load_image, save_png, tile, to_image
+from diffstyle.model import ModelConfig
+from diffstyle.models import build_unet
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.zoo.checkpoints import load_model
+from diffstyle.zoo.config import load_config
 
 log = logging.getLogger("train_ddpm")
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 import main
-from diffstyle.checkpoints import Model, load_model
-from diffstyle.config import ModelConfig
+from diffstyle.commands import settings_of
+from diffstyle.model import Model, ModelConfig
 from diffstyle.settings import Settings
+from diffstyle.zoo.checkpoints import load_model
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).resolve().parent / "golden"
 FAMILIES = ("ddpm", "adm")
 CASES = ("default50", "omega", "mask", "dt_lambda", "boost", "gen1000", "everything", "every_step")
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -49,8 +50,8 @@ def expected(family: str) -> dict[str, np.ndarray]:
 
 def golden_settings(family: str, case: str) -> Settings:
     """The case's command line, read by the real parser."""
-    args = main.build_parser().parse_args(json.loads((GOLDEN / family / "meta.json").read_text())["cases"][case])
-    return main.settings_of(args.__class__(**{**vars(args), "noise": "official"}))
+    args = main.parse(json.loads((GOLDEN / family / "meta.json").read_text())["cases"][case])
+    return settings_of(args, {"noise": "official"})
 
 
 class Official:

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]
-from diffstyle.api import as_tensor, digests, load  # noqa: E402
-from diffstyle.checkpoints import Model  # noqa: E402
-from diffstyle.errors import DiffstyleError, UsageError  # noqa: E402
-from diffstyle.figure import Cell, table  # noqa: E402
-from diffstyle.images import open_folder, save_png, to_image, write_whole  # noqa: E402
-from diffstyle.inputs import list_images  # noqa: E402
-from diffstyle.metrics import (  # noqa: E402
-    bootstrap,
-    edge_similarity,
-    filter_bank,
-    gram_loss,
-    histogram_distance,
-    ssim,
-)
-from diffstyle.noise import pair_noise  # noqa: E402
-from diffstyle.pipeline import invert_batch, transfer_batch  # noqa: E402
-from diffstyle.settings import Settings  # noqa: E402
+import diffstyle
+from diffstyle.api import load
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError
+from diffstyle.figures import measures
+from diffstyle.figures.measures import Measure, Sample
+from diffstyle.figures.table import Cell, table
+from diffstyle.files import open_folder, write_whole
+from diffstyle.images import load_image, save_png, to_image
+from diffstyle.model import Model
+from diffstyle.pipeline import Inverted
+from diffstyle.runs.inputs import list_images
+from diffstyle.settings import Settings
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[2]
 AVATARS = ROOT / "test_images/avatars"
-MEASURES = ("edges_to_content", "ssim_to_content", "histogram_to_style", "gram_to_style")
-Row = dict[str, str | float]
+MEASURES = ("edges_to_content", "perceptual_to_content_lite0", "histogram_to_style", "gram_to_style_lite0")
+Row = Mapping[str, str | float]
 Variants = Mapping[str, Settings]  # label of the column -> settings
 Results = Mapping[str, Tensor]  # label of the column -> (C, S, 3, H, W)
 
@@ -49,9 +49,13 @@ class Bench:
     settings: Settings  # of the command line; variants change some of them
     contents: Tensor  # (C, 3, H, W) in [-1, 1]
     styles: Tensor  # (S, 3, H, W)
-    h: dict[int, Tensor]  # timestep -> (C, C_h, H', W')
-    x_T: Tensor  # (S, 3, H, W)
+    content: Inverted
+    style: Inverted
+    batch_size: int
     out: Path
+
+
+# ---- arguments ---------------------------------------------------------------------------------------------------
 
 
 def parser(doc: str | None, contents: int = 3, styles: int = 3, folder: Path = AVATARS / "styles") -> argparse.ArgumentParser:
@@ -71,110 +75,10 @@ def parser(doc: str | None, contents: int = 3, styles: int = 3, folder: Path = A
     p.add_argument("--omega", type=float, default=0.0)
     p.add_argument("--t_edit", type=int, default=200, help="the embedded model's; 400 for the paper's models")
     p.add_argument("--t_boost", type=int, default=0)
+    p.add_argument("--mask", default="", help="box, a picture, or x0,y0,x1,y1 in fractions")
     p.add_argument("--batch_size", type=int, default=6)
     p.add_argument("--out", type=Path, default=ROOT / "results/figures")
     return p
-
-
-def start(args: argparse.Namespace) -> Bench:
-    """Load model and pictures and invert them. Raises DiffstyleError."""
-    s = Settings(gamma=args.gamma, omega=args.omega, t_edit=args.t_edit, t_boost=args.t_boost, n_inv=args.n_inv,
-                 n_gen=args.n_gen, content_replace_step=args.content_replace_step)  # fmt: skip
-    model = load(args.config, args.model_path, args.device)
-    s.check(model.config.timesteps)
-    open_folder(args.out, "--out")
-    contents = as_tensor(model, list_images(args.content_dir, "--content_dir")[: args.n_contents])
-    styles = as_tensor(model, list_images(args.style_dir, "--style_dir")[: args.n_styles])
-    parts = [invert_batch(model, x, s, s.kept(), latent=False).h for x in contents.split(args.batch_size)]
-    h = {t: torch.cat([part[t] for part in parts]) for t in s.kept()}
-    x_T = torch.cat([invert_batch(model, x, s).x_T for x in styles.split(args.batch_size)])
-    return Bench(model, s, contents, styles, h, x_T, args.out)
-
-
-def transfer(bench: Bench, s: Settings) -> Tensor:
-    """Every content in every style: (C, S, 3, H, W) on the CPU, clipped to [-1, 1]."""
-    s.check(bench.model.config.timesteps)
-    content_keys, style_keys = digests(bench.contents), digests(bench.styles)
-    shape = (3, *bench.contents.shape[2:])
-    results = []
-    for c, key in enumerate(content_keys):
-        h = {t: maps[c : c + 1].expand(len(bench.styles), -1, -1, -1) for t, maps in bench.h.items()}
-        noise = pair_noise(s.seed, [(key, style) for style in style_keys], shape)
-        results.append(transfer_batch(bench.model, bench.x_T, h, s, noise).cpu().clamp(-1, 1))
-    return torch.stack(results)
-
-
-def measure(bench: Bench, results: Tensor, variant: str) -> list[Row]:
-    """One row a pair: what the result shares with its content and with its style (diffstyle.metrics)."""
-    rows: list[Row] = []
-    for c, of_content in enumerate(results):
-        r, styles = (of_content + 1) / 2, (bench.styles + 1) / 2
-        content = ((bench.contents[c : c + 1] + 1) / 2).expand_as(r)
-        columns = (
-            edge_similarity(r, content), ssim(r, content), histogram_distance(r, styles),
-            gram_loss(filter_bank(r), filter_bank(styles)),
-        )  # fmt: skip
-        for i, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-            row: Row = {"variant": variant, "content": c, "style": i}
-            rows.append(row | dict(zip(MEASURES, values, strict=True)))
-    return rows
-
-
-def transfer_each(bench: Bench, variants: Variants) -> Results:
-    return {label: transfer(bench, s) for label, s in variants.items()}
-
-
-def compare(bench: Bench, results: Results, title: str, shown: int = 3) -> tuple[Image.Image, list[Row]]:
-    """The figure with a column a variant and a row a pair (content i in style i), and the numbers of all pairs."""
-    rows: list[list[Cell]] = []
-    for i in range(min(shown, len(bench.contents), len(bench.styles))):
-        inputs = [to_image(bench.contents[i]), to_image(bench.styles[i])]
-        rows.append([*inputs, *(to_image(x[i, i]) for x in results.values())])
-    sheet = table(rows, column_labels=["content", "style", *results], title=title)
-    return sheet, [row for label, x in results.items() for row in measure(bench, x, label)]
-
-
-def summary(rows: Sequence[Row]) -> str:
-    """Means over pairs with 95 % bootstrap intervals by variant, as Markdown."""
-    lines = ["| variant |" + "".join(f" {name} |" for name in MEASURES), "|---|" + "---|" * len(MEASURES)]
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == variant]
-        contents, styles = ([str(row[side]) for row in own] for side in ("content", "style"))
-        cells = []
-        for name in MEASURES:
-            mean, low, high = bootstrap([float(row[name]) for row in own], contents, styles)
-            cells.append(f" {mean:.3g} [{low:.3g}, {high:.3g}] |")
-        lines.append(f"| {variant} |" + "".join(cells))
-    return "\n".join(lines)
-
-
-def save(out: Path, name: str, sheet: Image.Image, rows: Sequence[Row], text: str = "") -> None:
-    """NAME.png, NAME.pdf, NAME.csv and, if there is a text, NAME.md, each whole or not at all; prints text and path."""
-    save_png(out / f"{name}.png", sheet)
-    pdf = io.BytesIO()
-    sheet.save(pdf, format="PDF", resolution=150)
-    write_whole(out / f"{name}.pdf", lambda f: f.write(pdf.getvalue()))
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(out / f"{name}.csv", lambda f: f.write(lines.getvalue().encode()))
-    if text:
-        write_whole(out / f"{name}.md", lambda f: f.write((text + "\n").encode()))
-        print(text)
-    print(out / f"{name}.png")
-
-
-def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
-    """Call a figure's main; errors become one line and an exit code (2 wrong usage, 1 failed work)."""
-    try:
-        main(argv)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
 
 
 def numbers(text: str, flag: str) -> list[float]:
@@ -183,3 +87,170 @@ def numbers(text: str, flag: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError:
         raise UsageError(f"{flag} {text}: give numbers with commas between them") from None
+
+
+def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
+    """Call a figure's main; errors become one line and an exit code (2 wrong usage, 1 failed work)."""
+    return exit_code(lambda: main(argv))
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------------
+
+
+def start(args: argparse.Namespace) -> Bench:
+    """Load model and pictures and invert them. Raises DiffstyleError."""
+    s = Settings(gamma=args.gamma, omega=args.omega, t_edit=args.t_edit, t_boost=args.t_boost, n_inv=args.n_inv,
+                 n_gen=args.n_gen, content_replace_step=args.content_replace_step, mask=args.mask)  # fmt: skip
+    model = load(args.config, args.model_path, args.device)
+    open_folder(args.out, "--out")
+    sides = []
+    for folder, flag, n in ((args.content_dir, "--content_dir", args.n_contents), (args.style_dir, "--style_dir", args.n_styles)):
+        paths = list_images(folder, flag)[:n]
+        inverted = diffstyle.invert(model, paths, args.batch_size, **asdict(s))
+        sides.append((torch.stack([load_image(p, model.config.image_size) for p in paths]), inverted))
+    (contents, content), (styles, style) = sides
+    return Bench(model, s, contents, styles, content, style, args.batch_size, args.out)
+
+
+def transfer(bench: Bench, s: Settings) -> Tensor:
+    """Every content in every style: (C, S, 3, H, W) on the CPU, clipped to [-1, 1]."""
+    return diffstyle.transfer(bench.model, bench.content, bench.style, bench.batch_size, **asdict(s)).clamp(-1, 1)
+
+
+def transfer_each(bench: Bench, variants: Variants) -> Results:
+    return {label: transfer(bench, s) for label, s in variants.items()}
+
+
+def compare(bench: Bench, results: Results, title: str, shown: int = 3) -> Image.Image:
+    """The figure with a column a variant and a row a pair (content i in style i)."""
+    rows: list[list[Cell]] = []
+    for i in range(min(shown, len(bench.contents), len(bench.styles))):
+        inputs = [to_image(bench.contents[i]), to_image(bench.styles[i])]
+        rows.append([*inputs, *(to_image(x[i, i]) for x in results.values())])
+    return table(rows, column_labels=["content", "style", *results], title=title)
+
+
+def grid(bench: Bench, results: Tensor) -> list[list[Cell]]:
+    """The cells of every content (down) in every style (across), with both beside."""
+    rows: list[list[Cell]] = [[None, *map(to_image, bench.styles)]]
+    return rows + [[to_image(x), *map(to_image, of_content)] for x, of_content in zip(bench.contents, results, strict=True)]
+
+
+# ---- numbers -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def measured() -> list[Measure]:
+    """The measures of the figures, none of which needs the diffusion model; n/a where the network is missing."""
+    rows = [*measures.without_network(), *measures.on_lite0()]
+    return [row for name in MEASURES for row in rows if row.name == name]
+
+
+def measure(bench: Bench, results: Tensor, variant: str, rows: Sequence[Measure] | None = None) -> list[Sample]:
+    """What each result of (C, S, 3, H, W) shares with its content and with its style."""
+    contents, styles = (list(((x + 1) / 2).split(1)) for x in (bench.contents, bench.styles))  # the same tensors each time
+    samples = []
+    for c, of_content in enumerate(results):
+        for i, result in enumerate(((of_content + 1) / 2).split(1)):
+            sample = Sample(variant, str(c), str(i))
+            for row in measured() if rows is None else rows:
+                measures.measure(row, sample, result, contents[c], styles[i])
+            samples.append(sample)
+    return samples
+
+
+def measure_each(bench: Bench, results: Results) -> list[Sample]:
+    return [sample for label, x in results.items() for sample in measure(bench, x, label)]
+
+
+def as_rows(samples: Sequence[Sample], more: Sequence[Row] = ()) -> list[Row]:
+    """A CSV row a pair; ``more`` are further columns of each."""
+    names = list(dict.fromkeys(name for s in samples for name in s.values))
+    rows = [{"variant": s.variant, "content": s.content, "style": s.style, **{n: s.values.get(n, "n/a") for n in names}}
+            for s in samples]  # fmt: skip
+    return [row | dict(extra) for row, extra in zip(rows, more or [{}] * len(rows), strict=True)]
+
+
+def summary(samples: Sequence[Sample], rows: Sequence[Measure] | None = None) -> str:
+    """Values with 95 % intervals by variant, as Markdown; then what is missing and why."""
+    rows = measured() if rows is None else rows
+    others = {row.name: row for row in rows}
+    lines = ["| variant |" + "".join(f" {row.name} ({row.better}) |" for row in rows), "|---|" + "---|" * len(rows)]
+    for variant in dict.fromkeys(s.variant for s in samples):
+        own = [s for s in samples if s.variant == variant]
+        found = [measures.estimate(row, own, others) for row in rows]
+        cells = [f" {cell[0]:.3g} [{cell[1]:.3g}, {cell[2]:.3g}] |" if cell else " n/a |" for cell in found]
+        lines.append(f"| {variant} |" + "".join(cells))
+    return "\n".join([*lines, *(f"\n{row.name}: n/a, {row.reason}" for row in rows if row.reason)])
+
+
+def curves(samples: Sequence[Sample], values: Sequence[float], label: str) -> Figure:
+    """Each measure over a swept setting with its 95 % band; the variants of ``samples`` are ``values`` in this order."""
+    variants = list(dict.fromkeys(s.variant for s in samples))
+    groups = [[s for s in samples if s.variant == variant] for variant in variants]
+    shown = [row for row in measured() if row.compute]
+    figure, axes = plots(1, len(shown))
+    for axis, row in zip(axes, shown, strict=True):
+        found = [measures.estimate(row, group, {}) for group in groups]
+        mean, low, high = zip(*(cell for cell in found if cell), strict=True)
+        axis.plot(values, mean, "o-", markersize=3)
+        axis.fill_between(values, low, high, alpha=0.2)
+        axis.set(xlabel=label, title=row.name)
+        axis.title.set_fontsize(9)
+    return figure
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def plots(rows: int, columns: int, width: float = 3.2, height: float = 2.8) -> tuple[Figure, list[Any]]:
+    """A matplotlib figure and its axes, with a faint grid."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.grid(True, alpha=0.3)
+    return figure, list(axes.flat)
+
+
+def save_plot(out: Path, name: str, figure: Figure) -> None:
+    """NAME.png, and NAME.pdf as vectors."""
+    figure.tight_layout()
+    for ending in ("png", "pdf"):
+        write_whole(out / f"{name}.{ending}", partial(figure.savefig, format=ending, dpi=150))
+    figure.clear()
+    print(out / f"{name}.png")
+
+
+def save(out: Path, name: str, sheet: Image.Image | None, rows: Sequence[Row], text: str = "") -> None:
+    """NAME.csv, and if they are given NAME.png and NAME.pdf and NAME.md, each whole or not at all; prints text and path."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(out / f"{name}.csv", lambda f: f.write(lines.getvalue().encode()))
+    if text:
+        write_whole(out / f"{name}.md", lambda f: f.write((text + "\n").encode()))
+        print(text)
+    if sheet:
+        save_png(out / f"{name}.png", sheet)
+        write_whole(out / f"{name}.pdf", partial(sheet.save, format="PDF", resolution=150))
+        print(out / f"{name}.png")
+
+
+def sweep(name: str, doc: str | None, key: str, values: str, symbol: str, title: str, argv: list[str] | None) -> None:
+    """A figure that varies one setting: NAME.png (pictures), NAME_curves (plot), NAME.csv, NAME.md."""
+    p = parser(doc)
+    p.add_argument("--values", default=values)
+    args = p.parse_args(argv)
+    kind = type(getattr(Settings(), key))
+    given = [kind(value) for value in numbers(args.values, "--values")]
+    bench = start(args)
+    variants = {f"{symbol} = {value:g}": replace(bench.settings, **{key: value}) for value in given}
+    results = transfer_each(bench, variants)
+    samples = measure_each(bench, results)
+    save(args.out, name, compare(bench, results, title.format(**vars(args))), as_rows(samples), summary(samples))
+    save_plot(args.out, f"{name}_curves", curves(samples, given, symbol))

@@ -1,0 +1,365 @@
+"""Draw cartoon portraits whose shape and colours are known: the data of the embedded model.
+
+    python scripts/make_avatars.py --n 20000 --seed 0 --out data/avatars.npz     # + data/avatars_attributes.csv
+    python scripts/make_avatars.py --n 100 --seed 1 --size 256 --out data/faces  # PNG files + attributes.csv
+
+Avatar i of seed s is the same whatever --n and --size. By convention training draws seed 0, held-out
+measurements seed 1 and the pictures of test_images/ seed 2, so they never overlap.
+
+Drawn by python-avatars (MIT; designs by Pablo Stanley, free for personal and commercial use) and rasterised
+by resvg-py; both are development packages (requirements-dev.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import colorsys
+import csv
+import io
+import itertools
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+try:
+    import python_avatars as pa  # type: ignore[import-untyped]
+    import resvg_py
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"error: {error.name} is missing: pip install -r requirements-dev.txt")
+
+RGB = tuple[int, int, int]
+
+# Parts that are clear at 64x64. Left out: types with fine lines, with colours that cannot be set, that hide the
+# eyes, or that have no place for a beard or glasses (shape attributes are independent of each other).
+HATS = tuple("HAT TURBAN WINTER_HAT_1 WINTER_HAT_3".split())
+TOPS = (
+    *"NONE BOB BUN CAESAR CURLY FRIZZLE FRO MIA_WALLACE SHAGGY_MULLET SHAGGY SHORT_CURLY SHORT_DREADS_2".split(),
+    *"SHORT_FLAT SHORT_ROUND SHORT_WAVED STRAIGHT_1 STRAIGHT_STRAND BRAIDS ELVIS EVIL_SPIKE HALF_SHAVED".split(),
+    *"MOHAWK MOWGLI PIXIE POMPADOUR QUIFF WILD".split(),
+    *HATS,
+)
+EYES = tuple("DEFAULT CLOSED HAPPY SQUINT SURPRISED SIDE WINK EYE_ROLL".split())
+EYEBROWS = (
+    *"DEFAULT DEFAULT_NATURAL ANGRY ANGRY_NATURAL FLAT_NATURAL RAISED_EXCITED RAISED_EXCITED_NATURAL".split(),
+    *"SAD_CONCERNED SAD_CONCERNED_NATURAL UP_DOWN UNIBROW_NATURAL".split(),
+)
+NOSES = tuple("DEFAULT SMALL WIDE".split())
+MOUTHS = tuple("DEFAULT SMILE BIG_SMILE TWINKLE SERIOUS SAD CONCERNED DISBELIEF SCREAM_OPEN GRIMACE TONGUE".split())
+GLASSES = tuple("PRESCRIPTION_2 ROUND SUNGLASSES WAYFARERS".split())
+BEARDS = tuple("BEARD_LIGHT BEARD_MEDIUM BEARD_MAGESTIC MOUSTACHE_FANCY MOUSTACHE_MAGNUM".split())
+CLOTHES = tuple("COLLAR_SWEATER HOODIE SHIRT_CREW_NECK SHIRT_SCOOP_NECK SHIRT_V_NECK".split())
+
+NATURAL_SKIN = tuple("#FFDBB4 #F8D25C #FD9841 #EDB98A #D08B5B #AE5D29 #F1C27D #E0AC69 #C68642 #FFCDB8".split())
+NATURAL_HAIR = tuple("#A55728 #2C1B18 #B58143 #D6B370 #724133 #4A312C #F59797 #ECDCBF #C93305 #E8E1E1".split())
+MIN_DISTANCE = 90.0  # between any two of the four colours: Euclidean, RGB 0..255
+MIN_SKIN_LUMA = 100.0  # eyes, brows and mouth are drawn in translucent black and vanish on darker skin
+
+LEFT, TOP, SIDE = 19.0, 15.0, 226.0  # the square of the 264x280 drawing that fills the frame at zoom 1
+PIVOT_X, PIVOT_Y = 132, 160  # what zoom and tilt leave in place: the throat, so that clothes stay in view
+SUPERSAMPLING = 2
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything but colour. Parts are names of python-avatars' enums; glasses and beard may be "NONE"."""
+
+    top: str
+    eyes: str
+    eyebrows: str
+    nose: str
+    mouth: str
+    glasses: str
+    beard: str
+    clothes: str
+    zoom: float  # 0.86..1.22, larger is nearer
+    stretch: float  # width over height, 0.9..1.1
+    shift_x: float  # units of the 264x280 drawing
+    shift_y: float
+    tilt: float  # degrees
+    turn_x: float  # of the features against the head (as if it turned), drawing units
+    turn_y: float
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Colours:
+    """RGB 0..255. A hat and the beard have the hair's colour."""
+
+    background: RGB
+    hair: RGB
+    skin: RGB
+    clothes: RGB
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """dataclasses.replace(a, colours=b.colours) is a in the colours of b."""
+
+    shape: Shape
+    colours: Colours
+
+
+# ---- sampling
+
+
+def sample_attributes(seed: int, index: int) -> Avatar:
+    """Avatar number index of a seed. Shape and colours come from two independent random streams."""
+    shape, colours = (np.random.default_rng([seed, index, stream]) for stream in (0, 1))
+    return Avatar(_sample_shape(shape), _sample_colours(colours))
+
+
+def _sample_shape(rng: np.random.Generator) -> Shape:
+    def pick(names: tuple[str, ...], probability: float = 1.0) -> str:
+        worn, name = rng.random() < probability, names[rng.integers(len(names))]
+        return name if worn else "NONE"
+
+    def uniform(low: float, high: float) -> float:
+        return round(float(rng.uniform(low, high)), 3)
+
+    return Shape(
+        top=pick(TOPS),
+        eyes=pick(EYES),
+        eyebrows=pick(EYEBROWS),
+        nose=pick(NOSES),
+        mouth=pick(MOUTHS),
+        glasses=pick(GLASSES, 0.35),
+        beard=pick(BEARDS, 0.35),
+        clothes=pick(CLOTHES),
+        zoom=uniform(0.86, 1.22),
+        stretch=uniform(0.9, 1.1),
+        shift_x=uniform(-16, 16),
+        shift_y=uniform(-8, 8),
+        tilt=uniform(-10, 10),
+        turn_x=uniform(-6, 6),
+        turn_y=uniform(-3, 4),
+        flip=bool(rng.random() < 0.5),
+    )
+
+
+def _sample_colours(rng: np.random.Generator) -> Colours:
+    """Four colours that tell each other apart, by rejection."""
+    while True:
+        skin = _natural(rng, NATURAL_SKIN) if rng.random() < 0.6 else _any_colour(rng)
+        hair = _natural(rng, NATURAL_HAIR) if rng.random() < 0.4 else _any_colour(rng)
+        colours = Colours(_any_colour(rng), hair, skin, _any_colour(rng))
+        four = np.array(list(asdict(colours).values()), dtype=float)
+        distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(four, 2)]
+        if min(distances) >= MIN_DISTANCE and np.dot(skin, (0.299, 0.587, 0.114)) >= MIN_SKIN_LUMA:
+            return colours
+
+
+def _natural(rng: np.random.Generator, palette: tuple[str, ...]) -> RGB:
+    """A tone of the palette with a little noise."""
+    code = palette[rng.integers(len(palette))]
+    r, g, b = (int(np.clip(int(code[i : i + 2], 16) + rng.integers(-10, 11), 0, 255)) for i in (1, 3, 5))
+    return r, g, b
+
+
+def _any_colour(rng: np.random.Generator) -> RGB:
+    """Any hue: vivid, pastel, dark or greyish."""
+    vivid, pastel = ((0.6, 1.0), (0.65, 1.0)), ((0.2, 0.5), (0.85, 1.0))
+    dark, greyish = ((0.3, 1.0), (0.2, 0.55)), ((0.0, 0.3), (0.1, 1.0))
+    saturation, value = (vivid, pastel, dark, greyish)[rng.choice(4, p=(0.45, 0.25, 0.2, 0.1))]
+    r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    return round(255 * r), round(255 * g), round(255 * b)
+
+
+# ---- drawing
+
+# A coloured area is a grey <use> under a masked rectangle of the colour. Colouring the <use> itself gives the same
+# picture without the grey seam along every edge, and draws faster.
+COLOUR_GROUP = re.compile(
+    r'<use ([^>]*?)fill="[^"]*"([^>]*)/>\s*<g id="[^"]*Color" mask="[^"]*" fill="(@\w+)">\s*'
+    r"(?:<rect [^>]*/>|<g [^>]*>\s*<rect [^>]*/>\s*</g>)\s*</g>"
+)
+
+
+def _template(shape: Shape) -> str:
+    """The SVG of a shape with @hair, @beard, @skin, @clothes in place of the colours."""
+    top = (pa.HatType if shape.top in HATS else pa.HairType)[shape.top]
+    svg = pa.Avatar(
+        style=pa.AvatarStyle.TRANSPARENT,
+        top=top,
+        eyes=pa.EyeType[shape.eyes],
+        eyebrows=pa.EyebrowType[shape.eyebrows],
+        nose=pa.NoseType[shape.nose],
+        mouth=pa.MouthType[shape.mouth],
+        accessory=pa.AccessoryType[shape.glasses],
+        facial_hair=pa.FacialHairType[shape.beard],
+        clothing=pa.ClothingType[shape.clothes],
+        skin_color="@skin",
+        hair_color="@hair",
+        hat_color="@hair",
+        facial_hair_color="@beard",
+        clothing_color="@clothes",
+    ).render()
+    svg = COLOUR_GROUP.sub(r'<use \1fill="\3"\2/>', svg)
+
+    # Move the features on the head; brows, eyes, nose and mouth are in "Face", the others hang on the hair.
+    def turned(match: re.Match[str]) -> str:
+        x, y = float(match[2]) + shape.turn_x, float(match[3]) + shape.turn_y
+        return f'{match[1]}transform="translate({x} {y})"'
+
+    svg = re.sub(
+        r'(<g id="[^"]*_(?:Face|Accessory|Facial-Hair)" )transform="translate\(([\d.]+)[, ]+([\d.]+)\)"', turned, svg
+    )
+
+    # Frame: move the drawing, then cut the square out. Clothes go on below the original's lower edge.
+    scale_y = shape.zoom / shape.stretch**0.5
+    scale_x = scale_y * shape.stretch * (-1 if shape.flip else 1)
+    frame = (
+        f"translate({PIVOT_X + shape.shift_x} {PIVOT_Y + shape.shift_y}) rotate({shape.tilt}) "
+        f"scale({scale_x:.5f} {scale_y:.5f}) translate({-PIVOT_X} {-PIVOT_Y})"
+    )
+    framed = rf'<g transform="{frame}"><rect x="32" y="279" width="200" height="80" fill="@clothes"/>\1'
+    svg = re.sub(r'(<g id="[^"]*Avataaar/Default")', framed, svg, count=1)
+    svg = svg.replace("</svg>", "</g></svg>")
+    return re.sub(r'viewBox="[^"]*"', f'viewBox="{LEFT} {TOP} {SIDE} {SIDE}"', svg, count=1)
+
+
+def _rasterise(template: str, size: int, background: RGB, hair: RGB, beard: RGB, skin: RGB, clothes: RGB) -> np.ndarray:
+    """Template in these colours -> (size, size, 3) uint8, anti-aliased by drawing larger and averaging."""
+    for name, colour in (("@hair", hair), ("@beard", beard), ("@skin", skin), ("@clothes", clothes)):
+        template = template.replace(name, _hex(colour))
+    large = size * SUPERSAMPLING
+    svg = re.sub(r'width="[^"]*" height="[^"]*"', f'width="{large}" height="{large}"', template, count=1)
+    png = resvg_py.svg_to_bytes(svg_string=svg, background=_hex(background), skip_system_fonts=True)
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB").reduce(SUPERSAMPLING))
+
+
+def _hex(colour: RGB) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def render(avatar: Avatar, size: int = 64) -> np.ndarray:
+    """The portrait, (size, size, 3) uint8. The geometry is the same at every size."""
+    c = avatar.colours
+    return _rasterise(_template(avatar.shape), size, c.background, c.hair, c.hair, c.skin, c.clothes)
+
+
+def region_masks(avatar: Avatar, size: int = 64) -> dict[str, np.ndarray]:
+    """Where each colour is: background, hair, beard, skin, clothes, each (size, size) float32 in [0, 1]; and glasses.
+
+    A pixel is a constant plus the sum of weight x colour over the regions, since blending is linear; these are the
+    weights, so they sum to 1 except where eyes, mouth, shadows, glasses or the white of some hats and collars cover
+    them. hair excludes beard.
+    glasses (float32, 0 or 1) marks the pixels that change when they are taken off. beard and glasses are all zero
+    where none is worn. The colours of the avatar do not matter.
+    """
+    template = _template(avatar.shape)
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    constant = _rasterise(template, size, BLACK, BLACK, BLACK, BLACK, BLACK).astype(np.float32)
+    one = (_rasterise(template, size, BLACK, red, BLACK, green, blue) - constant) / 255
+    two = (_rasterise(template, size, green, BLACK, red, BLACK, BLACK) - constant) / 255
+    weights = {
+        "background": two[..., 1],
+        "hair": one[..., 0],
+        "beard": two[..., 0],
+        "skin": one[..., 1],
+        "clothes": one[..., 2],
+    }
+    masks = {name: np.clip(weight, 0, 1).astype(np.float32) for name, weight in weights.items()}
+
+    masks["glasses"] = np.zeros((size, size), np.float32)
+    if avatar.shape.glasses != "NONE":
+        without = _template(replace(avatar.shape, glasses="NONE"))
+        bright = [_rasterise(t, size, WHITE, WHITE, WHITE, WHITE, WHITE).astype(int) for t in (template, without)]
+        masks["glasses"] = (np.abs(bright[0] - bright[1]).max(axis=2) > 24).astype(np.float32)
+    return masks
+
+
+# ---- output
+
+
+def attribute_row(seed: int, index: int, avatar: Avatar) -> dict[str, object]:
+    """One line of attributes.csv: seed, index, the shape, the colours as #rrggbb."""
+    colours = {f"colour_{name}": _hex(colour) for name, colour in asdict(avatar.colours).items()}
+    return {"seed": seed, "index": index, **asdict(avatar.shape), **colours}
+
+
+def _draw(index: int, seed: int, size: int) -> tuple[dict[str, object], np.ndarray]:
+    avatar = sample_attributes(seed, index)
+    return attribute_row(seed, index, avatar), render(avatar, size)
+
+
+def draw_all(n: int, seed: int, size: int, workers: int = 1) -> Iterator[tuple[dict[str, object], np.ndarray]]:
+    """Attribute row and picture of avatars 0..n-1, in order."""
+    draw = partial(_draw, seed=seed, size=size)
+    if workers == 1:
+        yield from map(draw, range(n))
+        return
+    with multiprocessing.Pool(workers) as pool:
+        yield from pool.imap(draw, range(n), chunksize=64)
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def write(out: Path, n: int, seed: int, size: int, workers: int = 1) -> Path:
+    """Draw n avatars into an .npz or a folder; returns where the attributes went."""
+    rows: list[dict[str, object]] = []
+    as_npz = out.suffix == ".npz"
+    (out.parent if as_npz else out).mkdir(parents=True, exist_ok=True)
+    # One .npz may lie beside another, so its CSV carries its name.
+    table = out.with_name(out.stem + "_attributes.csv") if as_npz else out / "attributes.csv"
+    images = np.empty((n if as_npz else 0, size, size, 3), np.uint8)
+    for i, (row, image) in enumerate(draw_all(n, seed, size, workers)):
+        rows.append(row)
+        if as_npz:
+            images[i] = image
+        else:
+            temporary = out / f"{i:06d}.tmp"
+            Image.fromarray(image).save(temporary, format="PNG")
+            os.replace(temporary, out / f"{i:06d}.png")
+        if sys.stderr.isatty() and (i + 1) % 100 == 0:
+            print(f"\r{i + 1}/{n}", end="\n" if i + 1 == n else "", file=sys.stderr)
+    write_csv(table, rows)
+    if as_npz:
+        temporary = out.with_name(out.name + ".tmp")
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, images=images)
+        os.replace(temporary, out)
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Draw cartoon portraits with known attributes.")
+    parser.add_argument("--n", type=int, required=True, help="how many")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="training 0, held-out 1, test images 2 (default %(default)s)"
+    )
+    parser.add_argument("--size", type=int, default=64, help="pixels a side (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="a file ending in .npz, or a folder for PNG files")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default %(default)s)")
+    args = parser.parse_args()
+    for name, least in (("n", 1), ("seed", 0), ("size", 8), ("workers", 1)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    try:
+        table = write(args.out, args.n, args.seed, args.size, args.workers)
+    except (OSError, MemoryError) as error:
+        print(f"error: cannot write {args.out}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        return 1
+    print(f"{args.n} avatars of seed {args.seed}: {args.out}, {table}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What every command shares: streams that cannot stop the work, signals, errors in one line, the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
+
+from diffstyle.errors import DiffstyleError, Interrupted
+
+log = logging.getLogger("diffstyle")
+
+
+class Lossy:
+    """A stream that loses what cannot be written (a full disk, a reader that is gone) instead of raising OSError."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        with contextlib.suppress(AttributeError, ValueError):  # a path may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self.give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Let the null device take the stream's place, also for what is still buffered when the process ends."""
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), self.stream.fileno())
+
+
+@contextlib.contextmanager
+def lossy_streams() -> Iterator[None]:
+    """Standard output and error may be closed, full, broken or ASCII: the work goes on, and its exit code counts."""
+    for number in range(3):  # else the next file that is opened would take the place of a closed stream
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        cast(TextIO, Lossy(stream or open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115  # None where it is closed
+        for stream in before
+    )
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Interrupted, once: what is being written is finished or removed, not cut off."""
+
+    def stop(number: int, _: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    wanted = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
+    # nohup and background jobs ignore SIGINT on purpose.
+    before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:
+    """What ``work`` returns (nothing is 0); or, said in one line, what its error stands for: 2 wrong usage, 1 failed work.
+
+    130 and 143 are SIGINT and SIGTERM. An error that nobody has foreseen is raised; with ``unforeseen``, which tells how to
+    see more of it, it is failed work too.
+    """
+    try:
+        with interruptible():
+            return work() or 0
+    except DiffstyleError as error:
+        log.debug("", exc_info=True)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as stop:
+        so_far = f": {stop.progress}; the same command goes on from there" if stop.progress else ""
+        print(f"interrupted{so_far}", file=sys.stderr)
+        return stop.exit_code
+    except Exception as error:
+        if not unforeseen:
+            raise
+        log.debug("", exc_info=True)
+        text = " ".join(str(error).split())[:300]
+        print(f"error: {type(error).__name__}: {text} ({unforeseen})", file=sys.stderr)
+        return 1

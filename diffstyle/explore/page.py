@@ -1,0 +1,318 @@
+"""The page itself, in Gradio: controls left and right, in between the pictures, which are HTML of our own (stage.*)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import os
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.themes.utils.fonts import Font
+from PIL import Image
+
+from diffstyle.errors import DiffstyleError, WorkError
+from diffstyle.explore.desk import Desk, Going, Made, Wish
+from diffstyle.images import open_fitted
+from diffstyle.settings import VARIANTS, Settings
+from diffstyle.solvers import SOLVERS
+
+log = logging.getLogger(__name__)
+HERE = Path(__file__).parent
+THUMBNAIL = 96  # pixels
+SHOWN = 60  # thumbnails a side
+STRIP = (0.0, 0.2, 0.4, 0.6, 0.8)
+# abm3 shows in less time what ddim shows after 50 + 50 steps, and it is nearer to the official 1,000-step picture.
+START = Settings(gamma=0.4, n_inv=1000, n_gen=1000, solver="abm3", nfe=24)
+STEPS = (50, 100, 200, 500, 1000)
+CHOOSE = "Choose or drop a content and a style."
+ASK = "() => window.diffstyle.ask()"
+
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up, and says so
+
+
+def show(desk: Desk, contents: Sequence[Path], styles: Sequence[Path], port: int | None, open_browser: bool) -> None:
+    """Serve the page until it is interrupted. Prints its address."""
+    page = build(desk, contents, styles)
+    url = launch(page, port)
+    print(url, flush=True)
+    if open_browser:
+        webbrowser.open(url)
+    page.block_thread()
+
+
+def launch(page: Any, port: int | None = None) -> str:
+    """Start the server, which only this machine can reach, and return its address. Raises WorkError."""
+    try:
+        _, url, _ = page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            footer_links=[],
+            # Fonts of the system: the theme's own would be fetched.
+            theme=gr.themes.Default(font=[Font("system-ui"), Font("sans-serif")], font_mono=[Font("monospace")]),
+            head=f"<style>{text('page.css')}</style>",  # as css= Gradio would rewrite the selectors
+        )
+    except OSError as error:
+        raise WorkError(f"--port {port}: {error}" if port else f"no port is free: {error}") from error
+    return url
+
+
+def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
+    """The page, not yet served."""
+    answers = Answers(desk)
+    with gr.Blocks(title="diffstyle", analytics_enabled=False) as page:
+        with gr.Row():
+            with gr.Column(scale=2, min_width=260):
+                sides = [Side(answers, *given) for given in (("content", contents), ("style", styles))]
+            with gr.Column(scale=4, min_width=320):
+                stage = gr.HTML(
+                    html_template=text("stage.html"),
+                    js_on_load=text("stage.js"),
+                    apply_default_css=False,
+                    elem_id="stage",
+                    map=list(desk.map_size()),
+                    **{side.name: answers.picture(side.chosen.value) for side in sides},
+                    result="",
+                    file="",
+                    share=1,
+                    note="",
+                )
+                command = gr.Textbox(
+                    label="The command line that makes this picture", lines=3, interactive=False, elem_id="command"
+                )
+                copy = gr.Button("Copy the command line")
+            with gr.Column(scale=2, min_width=260):
+                controls = make_controls()
+                five = gr.Button("Gamma strip of five")
+        strip = gr.Gallery(
+            label="gamma strip: choose one to take its gamma", columns=5, fit_columns=False, visible=False, allow_preview=False,
+            buttons=[], format="png", elem_id="strip",
+        )  # fmt: skip
+        mask = gr.State("")
+
+        wish = [*(side.chosen for side in sides), mask, *controls.values()]
+        # A newer event must reach the desk while an older one is at work, to supersede it.
+        at_once = {"show_progress": "hidden", "concurrency_limit": None, "trigger_mode": "multiple"}
+        ask = {"fn": answers.ask, "inputs": wish, "outputs": [stage, command], **at_once}
+        page.load(**ask)
+        stage.ask(**ask)
+        for control in controls.values():
+            control.change(None, js=ASK)
+        controls["variant"].input(lambda variant: Settings.of(variant=variant).omega, controls["variant"], controls["omega"])
+        controls["solver"].input(lambda name: 50 if name == "ddim" else START.n_gen, controls["solver"], controls["steps"])
+        for side in sides:
+            side.gallery.select(side.choose, side.paths, [side.chosen, stage], show_progress="hidden").then(**ask)
+        given = [each for side in sides for each in (side.paths, side.gallery, side.chosen)]
+        stage.drop(answers.drop(sides), [side.paths for side in sides], [*given, stage], show_progress="hidden").then(**ask)
+        stage.paint(answers.paint, None, mask).then(**ask)
+        five.click(answers.strip, wish, [stage, strip], **at_once)
+        strip.select(answers.gamma, None, controls["gamma"])
+        copy.click(None, command, None, js="(text) => window.diffstyle.copy(text)")
+    return page
+
+
+def make_controls() -> dict[str, Any]:
+    """The controls, under the names that ``settings_of`` knows."""
+    controls = {
+        "gamma": gr.Slider(0, 1, START.gamma, step=0.05, label="gamma", info="share of the content; above 0.6 pictures degrade"),
+        "omega": gr.Slider(0, 2, START.omega, step=0.05, label="omega", info="style calibration; 0 is off"),
+        "t_edit": gr.Slider(0, 1000, START.t_edit, step=10, label="t_edit", info="content enters at t >= t_edit"),
+        "t_boost": gr.Slider(0, 500, START.t_boost, step=10, label="t_boost", info="noise is added at t <= t_boost"),
+        "variant": gr.Radio(list(VARIANTS), value=START.variant, label="variant", info="the published code, or the paper's text"),
+    }
+    with gr.Accordion("Solver and steps", open=False):
+        controls |= {
+            "solver": gr.Dropdown(list(SOLVERS), value=START.solver, label="solver", info="ddim evaluates every step"),
+            "nfe": gr.Slider(4, 80, START.nfe, step=4, label="nfe", info="evaluations a walk of the others, injections apart"),
+            "steps": gr.Dropdown(list(STEPS), value=START.n_gen, label="steps", info="of inversion and generation"),
+            "seed": gr.Number(START.seed, precision=0, minimum=0, label="seed", info="of the noise below t_boost"),
+        }
+    return controls
+
+
+def settings_of(
+    mask: str,
+    gamma: float,
+    omega: float,
+    t_edit: float,
+    t_boost: float,
+    variant: str,
+    solver: str,
+    nfe: float,
+    steps: int,
+    seed: int | None,
+) -> Settings:
+    """The settings that the controls show; numbers of the types that the command line reads, which the record tells apart."""
+    return replace(
+        START,
+        gamma=float(gamma),
+        omega=float(omega),
+        t_edit=int(t_edit),
+        t_boost=int(t_boost),
+        mask=mask,
+        variant=variant,
+        solver=solver,
+        nfe=int(nfe),
+        n_inv=int(steps),
+        n_gen=int(steps),
+        seed=int(seed or 0),
+    )
+
+
+class Answers:
+    """What the server says to the page's events."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.size = desk.model.config.image_size
+
+    def ask(self, content: str, style: str, mask: str, *values: Any) -> Iterator[Any]:
+        """The states of the picture that the controls ask for, with the last one the command that makes it."""
+        ticket = self.desk.ticket()
+        try:
+            wish = self.wish(content, style, mask, *values)
+            for state in self.desk.make(wish, ticket):
+                if isinstance(state, Made):
+                    note = f"{wish.settings.solver}, {state.evaluations} network evaluations, {state.seconds:.1f} s"
+                    yield gr.HTML(result=url(state.png), file=state.name, share=1, note=note), self.desk.given.command(wish)
+                else:
+                    yield going(state), gr.skip() if state.image is None else ""  # until it is there again
+        except DiffstyleError as error:
+            yield wrong(error), gr.skip()
+
+    def strip(self, content: str, style: str, mask: str, *values: Any) -> Iterator[Any]:
+        """The picture at five gammas, each as soon as it is there."""
+        ticket = self.desk.ticket()
+        row: list[tuple[Image.Image, str]] = []
+        try:
+            wish = self.wish(content, style, mask, *values)
+            for gamma in STRIP:
+                for state in self.desk.make(replace(wish, settings=replace(wish.settings, gamma=gamma)), ticket):
+                    if isinstance(state, Made):
+                        row.append((Image.open(io.BytesIO(state.png)), f"gamma {gamma:g}"))
+                        note = f"gamma strip: {len(row)} of {len(STRIP)}"
+                        yield gr.HTML(share=len(row) / len(STRIP), note=note), gr.Gallery(row, visible=True)
+        except DiffstyleError as error:
+            yield wrong(error), gr.skip()
+
+    def wish(self, content: str, style: str, mask: str, *values: Any) -> Wish:
+        if not content or not style:
+            raise WorkError(CHOOSE)
+        return Wish(Path(content), Path(style), settings_of(mask, *values))
+
+    def picture(self, path: str) -> str:
+        """An input as the network sees it."""
+        return url(png(open_fitted(Path(path), self.size))) if path else ""
+
+    def paint(self, event: gr.EventData) -> str:
+        return self.desk.keep_mask(event.cells)
+
+    def drop(self, sides: Sequence[Side]) -> Callable[..., Any]:
+        """An answer to a file of one's own: it goes to its side, the other stays."""
+
+        def answer(contents: list[str], styles: list[str], event: gr.EventData) -> list[Any]:
+            stay = [gr.skip()] * 3
+            file = Path(event.path).resolve()
+            try:
+                if not file.is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve()):  # the browser says where it is
+                    raise WorkError("that is no file dropped on this page")
+                if event.side == sides[0].name:
+                    changed, seen = sides[0].take(file, contents)
+                    return [*changed, *stay, seen]
+                changed, seen = sides[1].take(file, styles)
+                return [*stay, *changed, seen]
+            except DiffstyleError as error:
+                return [*stay, *stay, wrong(error)]
+
+        return answer
+
+    def gamma(self, event: gr.SelectData) -> float:
+        return STRIP[event.index]
+
+
+class Side:
+    """The thumbnails from which the content, or the style, is chosen; what is dropped joins them."""
+
+    def __init__(self, answers: Answers, name: str, paths: Sequence[Path]) -> None:
+        self.answers, self.name = answers, name
+        self.thumbnails: dict[str, Image.Image] = {}
+        shown = [str(path) for path in paths if len(self.thumbnails) < SHOWN and self.readable(path)]
+        label = name if len(shown) == len(paths) else f"{name}: {len(shown)} of {len(paths)}"
+        self.paths = gr.State(shown)
+        self.chosen = gr.State(shown[0] if shown else "")
+        self.gallery = gr.Gallery(
+            self.rows(shown),
+            label=label,
+            height=220,
+            allow_preview=False,
+            buttons=[],
+            format="png",
+            elem_id=f"{name}s",
+            elem_classes="choice",
+            selected_index=0 if shown else None,
+        )
+
+    def choose(self, paths: list[str], event: gr.SelectData) -> Any:
+        path = paths[event.index]
+        return path, gr.HTML(**{self.name: self.answers.picture(path)})
+
+    def take(self, file: Path, paths: list[str]) -> Any:
+        """New paths, gallery, the path chosen and the stage's picture, after ``file`` was dropped. Raises DiffstyleError."""
+        open_fitted(file, THUMBNAIL)
+        path = str(self.answers.desk.keep(file))
+        paths = [path, *(other for other in paths if other != path)]
+        gallery = gr.Gallery(self.rows(paths), selected_index=0)
+        return [paths, gallery, path], gr.HTML(**{self.name: self.answers.picture(path)})
+
+    def rows(self, paths: Sequence[str]) -> list[tuple[Image.Image, str]]:
+        return [(self.thumbnail(path), Path(path).stem) for path in paths]
+
+    def thumbnail(self, path: str) -> Image.Image:
+        if path not in self.thumbnails:
+            self.thumbnails[path] = open_fitted(Path(path), THUMBNAIL)
+        return self.thumbnails[path]
+
+    def readable(self, path: Path) -> bool:
+        try:
+            self.thumbnail(str(path))
+            return True
+        except WorkError as error:
+            log.warning("%s", error)
+            return False
+
+
+# ---- what the stage is told ----------------------------------------------------------------------------------------
+
+
+def going(state: Going) -> Any:
+    note = f"{state.done} of {state.total} network evaluations"
+    seen = {} if state.image is None else {"result": url(png(state.image)), "file": ""}
+    return gr.HTML(share=min(0.99, state.done / max(1, state.total)), note=note, **seen)
+
+
+def wrong(error: DiffstyleError) -> Any:
+    return gr.HTML(share=1, note=str(error))
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
+def url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

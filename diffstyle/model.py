@@ -1,0 +1,69 @@
+"""A model: what its config says of it, and the network ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffstyle.diffusion import Schedule, to_eps
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Facts about a checkpoint: the network's architecture, its picture size and its noise schedule."""
+
+    name: str  # the YAML's stem
+    dataset: str  # data.dataset, the key of MODEL_PATHS in configs/paths_config.py
+    category: str
+    image_size: int
+    family: str  # "ddpm" or "adm"
+    architecture: Mapping[str, Any]  # keyword arguments of the network's constructor
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    timesteps: int = 1000
+    beta_schedule: str = "linear"  # diffusion.SCHEDULES
+    prediction: str = "eps"  # what the network's output is: diffusion.PREDICTIONS
+    checkpoint: str | None = None  # default file, relative to pretrained/
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to run, with all that a picture made by it depends on."""
+
+    unet: HSpaceUNet  # eval mode, no gradients, on ``device`` in ``dtype``, convolutions channels-last
+    config: ModelConfig
+    schedule: Schedule
+    device: torch.device
+    dtype: torch.dtype
+    digest: str  # sha256 of the checkpoint file
+    path: Path
+
+
+class EpsOf(HSpaceUNet):
+    """A network that predicts x0 or v, seen as one that predicts eps, the only one that the method knows.
+
+    eps = a x_t + b output, so a x_t is one more skip connection, from the input to the output; with b it heads the others.
+    """
+
+    table: Tensor  # (2, T): a and b
+
+    def __init__(self, unet: HSpaceUNet, prediction: str, schedule: Schedule) -> None:
+        super().__init__()
+        self.unet = unet
+        table = torch.tensor([to_eps(prediction, abar) for abar in schedule.values])
+        self.register_buffer("table", table.T.contiguous(), persistent=False)
+
+    def encode(self, x: Tensor, t: Tensor) -> Features:
+        a, b = self.table[:, t.long(), None, None, None]
+        f = self.unet.encode(x, t)
+        return f._replace(skips=(a * x, b, *f.skips))
+
+    def decode(self, f: Features) -> Tensor:
+        shortcut, b, *skips = f.skips
+        return shortcut + b * self.unet.decode(f._replace(skips=tuple(skips)))

@@ -1,0 +1,162 @@
+"""The inverted pictures of a run: made where the cache lacks them, read from it pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffstyle.errors import WorkError
+from diffstyle.files import StorageError, make_folder
+from diffstyle.images import read_record, save_png, to_image, to_tensor
+from diffstyle.model import Model
+from diffstyle.pipeline import Inverted, Progress, draw, invert
+from diffstyle.runs.batching import Batches
+from diffstyle.runs.inputs import Picture
+from diffstyle.runs.latents import LatentCache
+from diffstyle.runs.plan import Pair
+from diffstyle.runs.records import model_stamp
+from diffstyle.runs.sources import initial_noise
+from diffstyle.runs.workers import Share
+from diffstyle.settings import Settings
+
+
+@dataclass
+class Need:
+    """What is wanted of a picture's inversion."""
+
+    picture: Picture
+    h: bool = False
+    x_T: bool = False
+
+
+@dataclass
+class Inversions:
+    """The cache, and how to fill it. No list in here holds tensors: latents are read when a pair needs them."""
+
+    model: Model
+    settings: Settings
+    cache: LatentCache
+    share: Share
+    batches: Batches
+    read: Callable[[Picture], Image.Image]
+    fail: Callable[[Picture, str], None]  # told of an input that cannot be used, and why
+
+    def needs(self, pairs: Sequence[Pair]) -> list[Need]:
+        """What the pairs read and the cache lacks, each picture once even if it is content and style."""
+        needs: dict[str, Need] = {}
+        for pair in pairs:
+            needs.setdefault(pair.content.digest, Need(pair.content)).h = True
+            needs.setdefault(pair.style.digest, Need(pair.style)).x_T = True
+        return [need for need in needs.values() if not self.have(need)]
+
+    def have(self, need: Need) -> bool:
+        picture, kept = need.picture, self.settings.kept()
+        return (
+            (not need.h or self.cache.has_h(picture.digest, kept))
+            and (not need.x_T or self.cache.has_x_T(picture.digest))
+            and (not picture.sample or self.drawn(picture))
+        )
+
+    def drawn(self, picture: Picture) -> bool:
+        """Whether a sample's picture is there, drawn by this model."""
+        return read_record(picture.path) == self.sample_record(picture)
+
+    def sample_record(self, picture: Picture) -> dict[str, object]:
+        return {"sample": picture.digest, "model": model_stamp(self.model)}
+
+    def evaluations(self, need: Need) -> int:
+        """Network evaluations to make what is wanted of one picture."""
+        sample = need.picture.sample
+        return sample.n_gen if sample else self.settings.inversion_evaluations(need.x_T)
+
+    def make(self, pairs: Sequence[Pair], progress: Progress) -> None:
+        """Put into the cache what the pairs read and it lacks."""
+        wanted = self.share.order(self.needs(pairs))
+        self.batches.run([need for need in wanted if need.picture.sample], lambda batch: self.draw(batch, progress))
+        needs = [need for need in wanted if not need.picture.sample]
+        for kind in ((True, True), (True, False), (False, True)):  # a walk for h alone ends early
+            alike = [need for need in needs if (need.h, need.x_T) == kind]
+            self.batches.run(alike, lambda batch: self.invert(batch, progress))
+
+    def invert(self, batch: Sequence[Need], progress: Progress) -> None:
+        """Invert pictures of which the same is wanted, into the cache."""
+        h, x_T = batch[0].h, batch[0].x_T
+        pictures: list[Picture] = []
+        loaded: list[Tensor] = []
+        for need in self.missing(batch, progress):
+            try:
+                loaded.append(to_tensor(self.read(need.picture)))
+                pictures.append(need.picture)
+            except WorkError as error:
+                self.fail(need.picture, str(error))
+        if not loaded:
+            return
+        keys = [picture.digest for picture in pictures]
+        found = invert(self.model, torch.stack(loaded), self.settings, keys, None if h else (), x_T, progress)
+        for i, picture in enumerate(pictures):
+            self.keep(picture, found[[i]], h, x_T)
+
+    def draw(self, batch: Sequence[Need], progress: Progress) -> None:
+        """Draw samples of one run, each with all that its inversion would leave: its chain's h, and the noise it starts from.
+
+        A picture that is there already stays as it is; drawn in another batch it would differ by rounding.
+        """
+        batch, size = self.missing(batch, progress), self.model.config.image_size
+        drawn = [(need.picture, need.picture.sample) for need in batch if need.picture.sample]
+        if not drawn:
+            return
+        x_T = torch.stack([initial_noise(sample.seed, sample.index, size) for _, sample in drawn])
+        settings = replace(self.settings, n_gen=drawn[0][1].n_gen, t_0=drawn[0][1].t_0)
+        keys = [picture.digest for picture, _ in drawn]
+        x0, found = draw(self.model, x_T, settings, keys, self.settings.kept())
+        progress(sum(map(self.evaluations, batch)))
+        for i, (picture, _) in enumerate(drawn):
+            self.keep(picture, found[[i]], h=True, x_T=True, image=to_image(x0[i]))
+
+    def missing(self, batch: Sequence[Need], progress: Progress) -> list[Need]:
+        """What is still to be made: another process may have been here."""
+        missing = [need for need in batch if self.share.count == 1 or not self.have(need)]
+        progress(sum(map(self.evaluations, batch)) - sum(map(self.evaluations, missing)))
+        return missing
+
+    def keep(self, picture: Picture, found: Inverted, h: bool, x_T: bool, image: Image.Image | None = None) -> None:
+        """Put one picture's latents into the cache, and the picture itself if it has been drawn and is not there."""
+        try:
+            if h:
+                self.cache.put_h(picture.digest, {t: maps[0] for t, maps in found.h.items()})
+            if x_T:
+                self.cache.put_x_T(picture.digest, found.x_T[0])
+            if image and not self.drawn(picture):
+                make_folder(picture.path.parent)
+                save_png(picture.path, image, self.sample_record(picture))
+        except StorageError:
+            raise
+        except WorkError as error:
+            self.fail(picture, str(error))
+
+    def latents(self, pair: Pair) -> tuple[Tensor, dict[int, Tensor]]:
+        """x_T of the style and h of the content, made anew if the cache lost them. Raises WorkError."""
+        kept = self.settings.kept()
+        for again in (True, False):
+            x_T, h = self.cache.get_x_T(pair.style.digest), self.cache.get_h(pair.content.digest, kept)
+            if x_T is not None and h is not None:
+                return x_T, h
+            if again:
+                lost = [Need(pair.style, x_T=True)] * (x_T is None) + [Need(pair.content, h=True)] * (h is None)
+                for need in lost:
+                    (self.draw if need.picture.sample else self.invert)([need], lambda _: None)
+        culprit = pair.style if x_T is None else pair.content
+        raise WorkError(f"{culprit.path}: its inversion gives numbers that are not finite, or cannot be kept")
+
+    def of_pairs(self, pairs: Sequence[Pair]) -> tuple[Inverted, Inverted]:
+        """Contents and styles of pairs whose latents can be read, side by side. Raises WorkError."""
+        x_T, h = zip(*(self.latents(pair) for pair in pairs), strict=True)
+        maps = {t: torch.stack([each[t] for each in h]) for t in self.settings.kept()}
+        nothing = torch.empty(len(pairs), 0)
+        content = Inverted(nothing, maps, tuple(pair.content.digest for pair in pairs), self.settings)
+        style = Inverted(torch.stack(x_T), {}, tuple(pair.style.digest for pair in pairs), self.settings)
+        return content, style

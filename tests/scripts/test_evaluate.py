@@ -1,0 +1,192 @@
+"""scripts/evaluate.py: its numbers are those of figures.metrics on the same files; what is absent is n/a with a reason."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import evaluate
+import pytest
+import torch
+import yaml
+
+import main
+from diffstyle.figures import feature_networks, metrics
+from diffstyle.files import file_hash
+from diffstyle.images import load_image
+from golden_models import ARCHITECTURES, GOLDEN
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep over gamma 0 and 1 of one content and two styles, by the golden DDPM; hub's cache is empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    config = tmp_path / "tiny.yml"
+    model = {"type": "ddpm", **ARCHITECTURES["ddpm"]}
+    config.write_text(yaml.safe_dump({"data": {"dataset": "CelebA_HQ", "image_size": 32}, "model": model}))
+    out, images = tmp_path / "out", GOLDEN / "images"
+    argv = [
+        "--config", str(config), "--model_path", str(GOLDEN / "ddpm/model.pt"), "--device", "cpu", "--no_cache",
+        "--content_dir", str(images / "contents/content_a.png"), "--style_dir", str(images / "styles"),
+        "--save_dir", str(out), "--n_inv", "3", "--n_gen", "3", "--content_replace_step", "3", "--verbose", "warning",
+        "--sweep", "gamma=0,1",
+    ]  # fmt: skip
+    assert main.main(argv) == 0
+    return out
+
+
+def command(out: Path) -> list[str]:
+    return [str(out), "--config", str(out.parent / "tiny.yml"), "--device", "cpu"]
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "metrics.csv").open()))
+
+
+def test_numbers_are_those_of_the_metrics(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(command(sweep)) == 0
+    rows, images = rows_of(sweep), GOLDEN / "images"
+    styles = sorted((images / "styles").glob("*.png"))
+    assert [(r["variant"], r["style"]) for r in rows] == [(f"gamma={g}", s.stem) for g in (0, 1) for s in styles]
+    assert (sweep / "metrics.png").stat().st_size > 1000
+    for row in rows:
+        result, content, style = (
+            (load_image(path, 32)[None] + 1) / 2
+            for path in (
+                sweep / row["variant"] / f"result_content_{row['content']}_style_{row['style']}.png",
+                images / f"contents/{row['content']}.png", images / f"styles/{row['style']}.png",
+            )
+        )  # fmt: skip
+        assert float(row["ssim_to_content"]) == pytest.approx(metrics.ssim(result, content).item(), rel=1e-6)
+        assert float(row["ssim_to_style"]) == pytest.approx(metrics.ssim(result, style).item(), rel=1e-6)
+        assert float(row["edges_to_style"]) == pytest.approx(metrics.edge_similarity(result, style).item(), rel=1e-6)
+        assert float(row["histogram_to_style"]) == pytest.approx(metrics.histogram_distance(result, style).item(), rel=1e-6)
+        gram = metrics.gram_loss(metrics.filter_bank(result), metrics.filter_bank(style)).item()
+        assert float(row["gram_to_style_filter_bank"]) == pytest.approx(gram, rel=1e-6)
+        if row["variant"] == "gamma=0":
+            assert float(row["reconstruction_psnr"]) == pytest.approx(metrics.psnr(result, style).item(), rel=1e-6)
+        else:
+            assert row["reconstruction_psnr"] == "n/a"
+        assert -1 <= float(row["own_bottleneck_to_content"]) <= 1
+    at_zero = [float(r["ssim_to_content"]) for r in rows if r["variant"] == "gamma=0"]
+    printed = capsys.readouterr().out
+    assert f"| ssim_to_content | more | {sum(at_zero) / len(at_zero):.4g} [" in printed
+
+
+def test_what_is_absent_is_named(sweep: Path) -> None:
+    assert evaluate.main([*command(sweep), "--protocol", "all"]) == 0
+    table = (sweep / "metrics.md").read_text()
+    reasons = {
+        "gram_to_style_vgg19": "vgg19", "identity_to_content": "--identity", "lpips_to_style": "alexnet", "fid": "--inception",
+        "fid_art": "--art_inception", "artfid": "--art_inception",
+    }  # fmt: skip
+    for name, reason in reasons.items():
+        assert all(row.get(name, "n/a") == "n/a" for row in rows_of(sweep))
+        assert any(line.startswith(f"- {name}: n/a, ") and reason in line for line in table.splitlines())
+
+
+@pytest.mark.parametrize("flag", ["--identity", "--lpips_heads", "--inception", "--art_inception"])
+def test_a_named_file_that_is_missing_is_an_error(sweep: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([*command(sweep), flag, str(sweep / "none.pt")]) == 2
+    assert capsys.readouterr().err == f"error: {flag} {sweep / 'none.pt'}: no such file\n"
+
+
+def test_every_picture_is_listed_with_its_digest(sweep: Path) -> None:
+    assert evaluate.main(command(sweep)) == 0
+    listed = list(csv.DictReader((sweep / "metrics_images.csv").open()))
+    assert [row["side"] for row in listed].count("result") == len(rows_of(sweep))
+    assert len({row["file"] for row in listed}) == len(listed)
+    assert all(row["sha256"] == file_hash(Path(row["file"])) for row in listed)
+
+
+class Means(torch.nn.Module):
+    """Embeds a picture (N, 3, H, W) as the means of its quarters, (N, 12)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+def test_the_paper_and_artfid_protocols_on_stand_ins(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means in place of Inception: FID is the Frechet distance of the results to the styles, ArtFID its product with LPIPS."""
+    torch.jit.script(Means()).save(str(sweep / "means.pt"))
+
+    def maps(heads: object) -> tuple[metrics.Features, None]:
+        return metrics.filter_bank, None
+
+    monkeypatch.setattr(feature_networks, "alex_lpips", maps)
+    flags = [f"--{name}={sweep / 'means.pt'}" for name in ("identity", "inception", "art_inception")]
+    assert evaluate.main([*command(sweep), "--protocol", "all", *flags]) == 0
+    table = {line.split(" | ")[0][2:]: line.split(" | ")[2:4] for line in (sweep / "metrics.md").read_text().splitlines()}
+    styles = sorted((GOLDEN / "images/styles").glob("*.png"))
+    for i, gamma in enumerate(("0", "1")):
+        results = sorted((sweep / f"gamma={gamma}").glob("result_*.png"))
+        a, b = (torch.cat([Means()((load_image(p, 32)[None] + 1) / 2) for p in side]) for side in (results, styles))
+        art = metrics.frechet(a.double().numpy(), b.double().numpy())
+        assert float(table["fid_art"][i].split()[0]) == pytest.approx(art, rel=1e-3)
+        lpips = float(table["lpips_to_content"][i].split()[0])
+        assert float(table["artfid"][i].split()[0]) == pytest.approx((1 + lpips) * (1 + art), rel=2e-3)
+    assert {"fid", "identity_to_content"} <= table.keys()
+
+
+def test_without_the_model_the_rest_is_measured(sweep: Path) -> None:
+    assert evaluate.main([*command(sweep), "--model_path", str(sweep / "nothing.pt")]) == 0
+    rows = rows_of(sweep)
+    assert {row["gram_to_style_own_encoder"] for row in rows} == {"n/a"}
+    assert all(float(row["edges_to_content"]) <= 1 for row in rows)
+    assert "nothing.pt" in (sweep / "metrics.md").read_text()
+
+
+def test_a_missing_result_is_left_out_and_a_broken_one_is_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = sorted((sweep / "gamma=1").glob("result_*.png"))
+    results[0].unlink()
+    results[1].write_bytes(b"no picture")
+    assert evaluate.main(command(sweep)) == 1
+    assert {row["variant"] for row in rows_of(sweep)} == {"gamma=0"}
+    assert capsys.readouterr().err.count("failed: ") == 1
+
+
+PARTS: dict[str, object] = {"model": {"image_size": 32, "name": "x"}, "contents": [], "styles": [], "results": [], "settings": {}}
+BROKEN = [
+    *("", "{}", "[]", '{"model": {}}'),
+    json.dumps({"model": 3, "results": []}),
+    json.dumps(PARTS | {"model": {"image_size": 32}}),
+    json.dumps(PARTS | {"results": [{}]}),
+    json.dumps(PARTS | {"results": [3]}),
+    json.dumps(PARTS | {"contents": [{"name": "a"}]}),
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_record_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text(text)
+    assert evaluate.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    assert evaluate.main([str(tmp_path)]) == 2
+
+
+def test_reconstruction_is_of_plain_regenerations_only(sweep: Path) -> None:
+    """At gamma 0 a result is the style picture again, unless h is replaced or noise is added."""
+    path = sweep / "gamma=0/run.json"
+    record = json.loads(path.read_text())
+    for change in ({"blend": "replace"}, {"t_boost": 200}, {"gamma": 0.5}):
+        path.write_text(json.dumps(record | {"settings": record["settings"] | change}))
+        assert evaluate.main(command(sweep)) == 0
+        assert {row["reconstruction_psnr"] for row in rows_of(sweep)} == {"n/a"}
+    assert "- reconstruction_psnr: n/a, no result was made without content and noise" in (sweep / "metrics.md").read_text()
+
+
+def test_an_identity_network_that_does_not_fit(sweep: Path, tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(5, 5), torch.zeros(1, 5)).save(str(tmp_path / "id.pt"))
+    assert evaluate.main([*command(sweep), "--protocol", "paper", "--identity", str(tmp_path / "id.pt")]) == 0
+    assert "- identity_to_content: n/a, the network does not take pictures (" in (sweep / "metrics.md").read_text()
+
+
+def test_without_matplotlib(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert evaluate.main(command(sweep)) == 0
+    assert "metrics.png: n/a, it needs matplotlib" in capsys.readouterr().out
+    assert rows_of(sweep) and not (sweep / "metrics.png").exists()

@@ -1,0 +1,166 @@
+"""The trainer: it learns, an interrupted run repeats an uninterrupted one, what it writes loads with --model_path."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import train_ddpm
+from PIL import Image
+from train_ddpm import Settings, Trainer, drop_skips, learning_rate, recolour, sample
+
+import diffstyle
+from diffstyle.diffusion import linear_schedule
+from diffstyle.models import build_unet
+from diffstyle.zoo.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = """
+data: {dataset: CUSTOM, image_size: 8}
+model: {type: ddpm, ch: 32, ch_mult: [1, 1], num_res_blocks: 1, attn_resolutions: []}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yml"
+    path.write_text(TINY)
+    return path
+
+
+def pictures(n: int = 64) -> np.ndarray:
+    """Two-coloured 8x8 pictures, uint8 (n, 8, 8, 3)."""
+    rng = np.random.default_rng(0)
+    images = np.repeat(rng.integers(0, 256, (n, 1, 1, 3), dtype=np.uint8), 8, 1).repeat(8, 2)
+    images[:, 2:6, 2:6] = 255 - images[:, 2:6, 2:6]
+    return images
+
+
+def command(config: Path, out: Path, data: Path, *extra: str) -> list[str]:
+    return ["--config", str(config), "--data", str(data), "--out", str(out), "--threads", "1", *extra]
+
+
+def test_the_loss_falls(config: Path, tmp_path: Path) -> None:
+    images = torch.from_numpy(pictures()).permute(0, 3, 1, 2)
+    trainer = Trainer(load_config(config), Settings(batch=32, lr=3e-3, warmup=20), images, tmp_path)
+    losses = [trainer.step(3e-3) for _ in range(250)]
+    assert losses[0] > 0.8
+    assert np.mean(losses[-30:]) < 0.2
+
+
+def test_resume_repeats_an_uninterrupted_run(config: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, images=pictures())
+    common = ["--batch", "4", "--report_every", "3", "--save_every", "3", "--twin", "0.5", "--skip_drop", "0.5"]
+    common += ["--twin_clean", "0.5", "--flip", "--weighting", "p2", "--iterations"]
+    assert train_ddpm.main(command(config, tmp_path / "whole", data, *common, "9")) == 0
+    assert train_ddpm.main(command(config, tmp_path / "parts", data, *common, "3")) == 0
+    assert train_ddpm.main(command(config, tmp_path / "parts", data, *common, "9")) == 0
+    whole, parts = (tmp_path / name for name in ("whole", "parts"))
+    assert (whole / "loss.csv").read_text() == (parts / "loss.csv").read_text()
+    assert len((whole / "loss.csv").read_text().splitlines()) == 4
+    a, b = (torch.load(p / "ema.pt", weights_only=True) for p in (whole, parts))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert (whole / "samples_0000009.png").exists()
+    model = diffstyle.load(config, whole / "ema.pt", device="cpu")
+    x = torch.zeros(1, 3, 8, 8)
+    assert diffstyle.stylize(model, x, x, n_inv=3, n_gen=3, content_replace_step=3).shape == (1, 1, 3, 8, 8)
+
+
+def test_init_begins_with_given_weights(config: Path, tmp_path: Path) -> None:
+    data, weights = tmp_path / "data.npz", tmp_path / "w.pt"
+    np.savez(data, images=pictures(4))
+    given = build_unet("ddpm", 8, {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": []}).state_dict()
+    torch.save(given, weights)
+    assert train_ddpm.main(command(config, tmp_path / "out", data, "--init", str(weights), "--iterations", "0")) == 0
+    trainer = Trainer(load_config(config), Settings(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), tmp_path)
+    trainer.start_from(weights)
+    assert all(torch.equal(trainer.ema.state_dict()[k], v) for k, v in given.items())
+
+
+def test_folder_of_pictures(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "folder" / "deep"
+    folder.mkdir(parents=True)
+    for i, array in enumerate(pictures(3)):
+        Image.fromarray(array).resize((20, 30)).save(folder / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    assert train_ddpm.load_images(tmp_path / "folder", 8).shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("content", [None, "text", "float"])
+def test_errors(content: str | None, config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = tmp_path / "data.npz"
+    if content == "text":
+        data.write_text("no npz")
+    if content == "float":
+        np.savez(data, images=np.zeros((2, 8, 8, 3)))
+    assert train_ddpm.main(command(config, tmp_path / "out", data)) == 2
+    assert "error: --data" in caplog.text
+
+
+def test_a_broken_state_is_not_resumed(config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, out = tmp_path / "data.npz", tmp_path / "out"
+    np.savez(data, images=pictures(4))
+    out.mkdir()
+    (out / "last.pt").write_bytes(b"half a file")
+    assert train_ddpm.main(command(config, out, data)) == 2
+    assert "cannot be resumed" in caplog.text
+
+
+def test_learning_rate() -> None:
+    s = Settings(lr=1.0, warmup=10)
+    assert learning_rate(s, 0, 100, 0) == pytest.approx(0.1)
+    assert learning_rate(s, 50, 100, 20) == 1.0
+    assert learning_rate(s, 90, 100, 20) == pytest.approx(0.5)
+
+
+def test_twins_keep_the_edges_and_lose_the_colours() -> None:
+    x = torch.from_numpy(pictures(16)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    twin = recolour(x, torch.Generator().manual_seed(0))
+    assert twin.abs().max() <= 1 and (twin - x).abs().mean() > 0.2
+    flat = (x - x[..., :1, :1]).abs().sum(1) == 0  # where the picture equals its corner
+    assert ((twin - twin[..., :1, :1]).abs().sum(1)[flat] < 1e-5).all()
+
+
+def test_skips_are_dropped_for_half_of_the_samples_and_never_at_full_resolution() -> None:
+    unet = build_unet("ddpm", 8, {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1})
+    with torch.inference_mode():
+        f = unet.encode(torch.randn(200, 3, 8, 8), torch.zeros(200))
+        dropped = drop_skips(f, 1.0, torch.Generator().manual_seed(0))
+    for before, after in zip(f.skips, dropped.skips, strict=True):
+        zero = (after.flatten(1) == 0).all(1)
+        assert zero.sum() == 0 if before.shape[-1] == 8 else 60 < zero.sum() < 140
+        assert torch.equal(after[~zero], before[~zero])
+
+
+class Oracle(torch.nn.Module):
+    """Knows the one clean picture."""
+
+    def __init__(self, x0: torch.Tensor) -> None:
+        super().__init__()
+        self.x0 = x0
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        abar = torch.tensor(linear_schedule().values)[int(t[0])]
+        return (x - abar.sqrt() * self.x0) / (1 - abar).sqrt()
+
+
+def test_samples_are_the_pictures_that_the_network_knows_clipped() -> None:
+    x0 = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert x0.abs().max() > 2
+    found = sample(Oracle(x0), (2, 3, 8, 8), linear_schedule(), steps=20)  # type: ignore[arg-type]
+    assert torch.allclose(found, x0.clamp(-1, 1), atol=1e-4)
+
+
+def test_loss_curve(tmp_path: Path) -> None:
+    table = tmp_path / "loss.csv"
+    table.write_text("iteration,loss,h_influence_400\n50,0.5,\n100,0.25,0.1\n")
+    script = [sys.executable, "benchmarks/loss_curve.py", str(table), "--out"]
+    assert subprocess.run([*script, str(tmp_path / "loss.png")], cwd=ROOT).returncode == 0
+    assert Image.open(tmp_path / "loss.png").size == (1000, 360)
+    table.write_text("something else\n1\n")
+    assert subprocess.run([*script, str(tmp_path / "other.png")], cwd=ROOT, capture_output=True).returncode == 2
