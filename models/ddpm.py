@@ -41,7 +41,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         h = self.conv1(silu_(self.norm1(x)))
-        emb = self.temb_proj(F.silu(temb))[:, :, None, None]
+        emb = self.temb_proj(temb)[:, :, None, None]
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
             h = add_(mul_(self.norm2(h), 1 + scale), shift)
@@ -210,7 +210,8 @@ class DDPM(HSpaceUNet):
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
         dtype = self.conv_in.weight.dtype
-        temb = self.temb(timestep_embedding(t, self.ch, self.cos_first, self.freq_shift).to(dtype))  # (N, 4 ch)
+        temb = self.temb(timestep_embedding(t, self.ch, self.cos_first, self.freq_shift).to(dtype))
+        temb = F.silu(temb)  # (N, 4 ch), as every block takes it
 
         # Encoder
         skips = [self.conv_in(x.to(dtype))]
