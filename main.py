@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from diffstyle import flags
 from diffstyle.console import exit_code, lossy_streams
+from diffstyle.errors import saying
 from diffstyle.settings import Settings
 from diffstyle.version import __version__
 
@@ -190,14 +191,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (0 done, 1 failed work, 2 wrong usage, 130 or 143 interrupted)."""
 
     def command() -> int:
-        from diffstyle.commands import work  # brings torch, which wrong flags need not wait for
+        with saying(lambda: "nothing was begun"):
+            from diffstyle.commands import work  # brings torch, which wrong flags need not wait for
 
-        return work(args)
+            return work(args)
 
     with lossy_streams():
         args = parse(argv)
         logging.basicConfig(level=args.verbose, format="%(message)s", stream=sys.stderr, force=True)
-        return exit_code(command)
+        return exit_code(command, "--verbose debug shows where")
 
 
 if __name__ == "__main__":

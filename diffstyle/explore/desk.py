@@ -197,7 +197,7 @@ class Desk:
             batch_size=1,
             show_progress=False,
         )
-        plan = make_plan(cfg, lambda: self.model)
+        plan = make_plan(cfg)
         for reason in plan.failed.values():
             raise WorkError(reason)
         return cfg, plan

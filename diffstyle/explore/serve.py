@@ -11,7 +11,9 @@ from diffstyle.errors import UsageError
 from diffstyle.explore.desk import Desk, Given
 from diffstyle.model import Model
 from diffstyle.runs.config import RunConfig
+from diffstyle.runs.inputs import Sample, path_of
 from diffstyle.runs.plan import find_inputs
+from diffstyle.runs.run import precompute
 from diffstyle.runs.sources import REPOSITORY
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import load_model
@@ -72,4 +74,7 @@ def inputs(model: Model, given: Given, spec: str | None, flag: str, examples: Pa
         spec = os.path.relpath(examples)
     # Drawn pictures (sample:N) leave latents of their making, which a command that names their files would not have.
     cfg = RunConfig(Path(), Path(), given.save_dir, Settings(n_gen=50), cache_dir=folder / "latents")
-    return find_inputs(lambda: model, cfg, Path(spec), flag)
+    found = find_inputs(cfg, Path(spec), flag)
+    if any(isinstance(each, Sample) for each in found):
+        precompute(model, cfg, found)  # draws them
+    return [path_of(each) for each in found]

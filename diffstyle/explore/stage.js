@@ -141,8 +141,12 @@ window.diffstyle = {
     timer = setTimeout(() => trigger("ask"), 80);
   },
   async copy(text) {
-    await navigator.clipboard.writeText(text);
-    $(".note").textContent = "The command line is copied.";
+    try {
+      await navigator.clipboard.writeText(text);
+      $(".note").textContent = "The command line is copied.";
+    } catch {
+      $(".note").textContent = "The browser does not allow copying: select the command line and copy it.";
+    }
   },
 };
 draw();

@@ -6,7 +6,6 @@ import argparse
 import csv
 import functools
 import io
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +18,8 @@ from torch import Tensor
 
 import diffstyle
 from diffstyle.api import load
-from diffstyle.errors import DiffstyleError, UsageError
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError
 from diffstyle.figures import measures
 from diffstyle.figures.measures import Measure, Sample
 from diffstyle.figures.table import Cell, table
@@ -91,14 +91,7 @@ def numbers(text: str, flag: str) -> list[float]:
 
 def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
     """Call a figure's main; errors become one line and an exit code (2 wrong usage, 1 failed work)."""
-    try:
-        main(argv)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: main(argv))
 
 
 # ---- pictures ----------------------------------------------------------------------------------------------------

@@ -44,6 +44,13 @@ def test_the_api_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named == {*diffstyle.__all__, "__version__"}
 
 
+def test_the_method_of_a_benchmark_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"n_inv": 3, "n_gen": 3, "content_replace_step": 3}
+    method = execute("docs/coming_from.md", monkeypatch)["Method"](**few)
+    x = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    assert method(*x).shape == (2, 3, 64, 64) and method(*x).abs().max() <= 1
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.exists()], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -164,7 +164,7 @@ def test_the_command_that_is_copied_makes_the_picture_that_is_shown(page: Page) 
     with Image.open(mask) as image:
         assert [i for i, value in enumerate(image.get_flattened_data()) if value] == [10, 11, 12, 20, 28]
 
-    origin = {"origin": page.url.rstrip("/"), "permissions": ["clipboardReadWrite"]}
+    origin = {"origin": page.url.rstrip("/"), "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     page.browser.execute_cdp_cmd("Browser.grantPermissions", origin)
     page.button("Copy the command line").click()
     assert soon(lambda: page.note() == "The command line is copied.")
@@ -202,7 +202,7 @@ def test_every_control_reaches_the_command(page: Page) -> None:
     paper = page.find("input[type=radio][value=paper]")
     command = page.after(lambda: page.js("arguments[0].click()", paper))
     assert soon(lambda: "--variant paper" in page.command() and "--omega 0.3" in page.command(), PATIENCE), command
-    page.button("Solver and steps\n◀").click()
+    page.button("Solver and steps\n▼").click()
     assert soon(lambda: page.slider("nfe").is_displayed())
     assert "--nfe 28" in page.after(lambda: page.slider("nfe").send_keys(Keys.ARROW_RIGHT))
     solver = page.find("input[aria-label=solver]")
@@ -228,7 +228,7 @@ def test_by_keyboard(page: Page) -> None:
     page.js("document.body.tabIndex = -1; document.body.focus()")
     reached = []
     for _ in range(60):
-        page.browser.switch_to.active_element.send_keys(Keys.TAB)
+        actions(page).send_keys(Keys.TAB).perform()
         reached.append(page.js("const e = document.activeElement; return `${e.tagName} ${e.className} ${e.textContent}`"))
     assert sum("thumbnail-item" in each for each in reached) == 5
     for name in ("Brush a mask", "Save PNG", "Copy the command line", "Gamma strip of five", "INPUT share"):

@@ -111,6 +111,18 @@ def test_metrics_are_shown_where_they_are_numbers(tmp_path: Path) -> None:
     assert [p["metrics"] for p in data["pairs"]] == [[0.25, None], [0.5, 0.125]]
 
 
+def test_numbers_that_no_browser_reads_are_left_out(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, ["a"], ["c", "d"])
+    (folder / "metrics.csv").write_bytes(b"content,style,gram,\xff\na,c,inf,NaN\na,d,0.5,1e999,more\n")
+    record = (folder / "run.json").read_text().replace('"seconds": 12.3', '"seconds": NaN, "model": {"beta_end": 1e999}')
+    (folder / "run.json").write_text(record)
+    data = data_of(write_report(folder))
+    assert [p.get("metrics") for p in data["pairs"]] == [None, [0.5]] and data["seconds"] is None
+    (folder / "metrics.csv").write_text('content,style,gram\na,c,"' + "x" * 200_000)
+    with pytest.raises(WorkError, match=r"metrics\.csv: not readable as a table"):
+        write_report(folder)
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"results": 3}'])
 def test_no_record_no_report(tmp_path: Path, text: str | None) -> None:
     if text is not None:
