@@ -128,7 +128,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                        help="evaluations a walk of the other solvers, those at injections apart")
     steps.add_argument("--seed", type=int, help="seed of the boosting noise")
     steps.add_argument("--noise",
-                       help="pair: noise depends on seed and the two pictures only; official: one global stream")
+                       help="pair: noise depends on seed and the two pictures only; official: the single stream of a "
+                            "run of the official main.py on a CPU; golden: that of the tests' recorded arrays")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
