@@ -22,7 +22,7 @@ from batch_tools import make_tiny
 from diffstyle import commands
 from diffstyle.commands import settings_of
 from diffstyle.images import read_record, save_png
-from golden_models import GOLDEN, expected
+from golden_models import GOLDEN
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,20 +49,6 @@ def test_outputs(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[
     assert record and record["settings"]["gamma"] == 0.3 and record["content"]["name"] == "content_a.png"
     report = json.loads((out / "run.json").read_text())
     assert report["settings"]["n_inv"] == 6 and report["done"] == 4 and len(report["model"]["sha256"]) == 64
-
-
-def test_golden_grid_through_the_command_line(base: list[str], tmp_path: Path) -> None:
-    """The 8-bit picture of the least chaotic golden pair comes out nearly as saved there, unlike any other pair's."""
-    argv = [a if a != "6" else "50" for a in base]
-    assert main.main([*argv, "--hs_coeff", "0.3", "--batch_size", "4"]) == 0
-    ours = pixels(tmp_path / "out/result_content_content_b_style_style_a.png")
-    differing = {}
-    for name in ("content_content_b_style_style_a", "content_content_a_style_style_a", "content_content_b_style_style_b"):
-        theirs = (expected("ddpm")[f"default50/{name}"].transpose(1, 2, 0) + 1) / 2
-        clipped = (theirs * 255 + 0.5).clip(0, 255).astype(np.uint8).astype(int)
-        differing[name] = (np.abs(ours - clipped) > 1).mean()
-    right, *others = differing.values()
-    assert right < 0.05 and min(others) > 2 * right, differing
 
 
 def test_official_command_lines_run_as_typed(config: Path, base: list[str], tmp_path: Path) -> None:
