@@ -1,0 +1,174 @@
+"""What the network is trained on: the plain loss, two terms for any pictures, and transfers where their truth is known.
+
+An unconditional DDPM learns to predict the noise of a noised picture. A large one draws its layout from the bottleneck h
+by itself; a small one sends everything through its skips, and then the method has nothing to inject. So:
+
+- ``twin`` (any pictures): h is encoded from the same picture in other colours with other noise;
+- ``skip_drop`` (any pictures): inner skips are zeroed at random;
+- ``transfer`` (layers only): two pictures, S and C, are noised to the same t and swap their h exactly as the method
+  does it, norms matched and Slerp at a random gamma. The target is the picture that a transfer asks for, T: the shape of
+  C in the colours of S. Every picture is encoded once and decoded twice, plainly and with its partner's h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffstyle.hspace import match_norm, slerp
+from models.hspace_unet import Features, HSpaceUNet
+from training.data import Layers, Pictures
+
+WEIGHTINGS = ("uniform", "p2", "root")
+ROOT_LIMIT = 20.0  # above t = 760 the root weights would go on to 160, for what bfloat16 cannot express
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines the loss curve; a resumed run must repeat it."""
+
+    batch: int = 16
+    lr: float = 1e-3
+    warmup: int = 200  # iterations of linear warm-up
+    ema: float = 0.999  # decay of the averaged weights; shorter at the start
+    weighting: str = "uniform"
+    skip_drop: float = 0.0
+    twin: float = 0.0
+    twin_clean: float = 0.0
+    transfer: float = 0.0  # weight of the transfers against the plain loss
+    same_shape: float = 0.2  # share of the transfer pairs with the same shape in two colourings
+    transfer_from: int = 150  # t under which nothing is transferred
+    flip: bool = False
+    bf16: bool = False
+    seed: int = 0
+
+
+def generator(seed: int, iteration: int) -> torch.Generator:
+    """All randomness of one iteration: nothing has to be saved for an exact resume."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+
+
+def at(abar: Tensor, t: Tensor) -> Tensor:
+    """abar_t (N, 1, 1, 1) of the timesteps t (N,)."""
+    return abar[t, None, None, None]
+
+
+def noised(x: Tensor, a: Tensor, noise: Tensor) -> Tensor:
+    """x_t of the pictures x at abar a, channels last in memory."""
+    return (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+
+
+def loss_weights(a: Tensor, weighting: str) -> Tensor:
+    """Weights on the squared eps error, for abar a of any shape.
+
+    uniform: 1. p2: 1 / (1 + SNR) = 1 - abar. root: (1 - abar) / sqrt(abar) up to ROOT_LIMIT, which on the squared error of
+    P_t = (x_t - sqrt(1 - abar) eps) / sqrt(abar) is sqrt(abar): high t, where layout is decided, counts for more than in p2.
+    """
+    if weighting == "uniform":
+        return torch.ones_like(a)
+    return 1 - a if weighting == "p2" else ((1 - a) / a.sqrt()).clamp(max=ROOT_LIMIT)
+
+
+def weighted_error(eps: Tensor, target: Tensor, a: Tensor, weighting: str) -> Tensor:
+    """Mean over pictures of weight x mean squared error."""
+    error = (eps.float() - target).square().mean((1, 2, 3))
+    return (loss_weights(a.flatten(), weighting) * error).mean()
+
+
+def maybe_flip(x: Tensor, s: Settings, g: torch.Generator) -> Tensor:
+    """Each picture mirrored with probability 1/2, if the settings say so."""
+    return torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x) if s.flip else x
+
+
+def training_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, iteration: int) -> Tensor:
+    """The loss of one iteration."""
+    g = generator(s.seed, iteration)
+    with torch.autocast("cpu", torch.bfloat16, enabled=s.bf16):
+        if s.transfer and isinstance(data, Layers):
+            return transfer_loss(unet, data, abar, s, g)
+        return plain_loss(unet, data, abar, s, g)
+
+
+# ---- any pictures
+
+
+def plain_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, g: torch.Generator) -> Tensor:
+    """The usual eps-prediction, with the terms ``twin`` and ``skip_drop`` where they are set."""
+    x0 = maybe_flip(data.draw(s.batch, g), s, g)
+    t = torch.randint(len(abar), (s.batch,), generator=g)
+    a, eps = at(abar, t), torch.randn(x0.shape, generator=g)
+    f = unet.encode(noised(x0, a, eps), t.float())
+    twins = round(s.twin * s.batch)
+    if twins:
+        t_twin = (t * (1 - s.twin_clean * torch.rand(s.batch, generator=g))).long()[:twins]
+        twin = noised(recolour(x0, g)[:twins], at(abar, t_twin), torch.randn(x0.shape, generator=g)[:twins])
+        f = f._replace(h=torch.cat([unet.encode(twin, t_twin.float()).h, f.h[twins:]]))
+    if s.skip_drop:
+        f = drop_skips(f, s.skip_drop, g)
+    return weighted_error(unet.decode(f), eps, a, s.weighting)
+
+
+def recolour(x: Tensor, g: torch.Generator) -> Tensor:
+    """The twin's picture: every image's colours pushed through a random affine map that keeps only the shape.
+
+    x (N, 3, H, W) in [-1, 1]. A random rotation/reflection of RGB space (QR of a Gaussian), a random contrast in
+    [0.4, 1] and a random shift, so neither hue nor lightness can be trusted while every edge stays.
+    """
+    n = len(x)
+    q, _ = torch.linalg.qr(torch.randn(n, 3, 3, generator=g))
+    contrast = 0.4 + 0.6 * torch.rand(n, 1, 1, generator=g)
+    shift = 0.8 * torch.rand(n, 3, 1, 1, generator=g) - 0.4
+    return (torch.einsum("nij,njhw->nihw", q * contrast, x) + shift).clamp(-1, 1)
+
+
+def drop_skips(f: Features, probability: float, g: torch.Generator) -> Features:
+    """For half of the samples, zero each skip connection with this probability; those at full resolution are kept."""
+    full = f.skips[0].shape[-1]
+    spared = torch.rand(len(f.h), 1, 1, 1, generator=g) < 0.5
+    skips = []
+    for skip in f.skips:
+        keep = (spared | (torch.rand(len(skip), 1, 1, 1, generator=g) >= probability)).to(skip)
+        skips.append(skip if skip.shape[-1] == full else skip * keep)
+    return f._replace(skips=tuple(skips))
+
+
+# ---- transfers
+
+
+def transfer_loss(unet: HSpaceUNet, data: Layers, abar: Tensor, s: Settings, g: torch.Generator) -> Tensor:
+    """Plain loss of a batch of pairs, plus ``transfer`` times the loss of each with its partner's h; see the top."""
+    pairs = s.batch // 2
+    shapes, colours = data.pick(2 * pairs, g)
+    same = torch.rand(pairs, generator=g) < s.same_shape
+    shapes[1::2] = torch.where(same, shapes[::2], shapes[1::2])
+    partner = torch.arange(2 * pairs) ^ 1
+    x0, wanted = data.paint(shapes, colours), data.paint(shapes[partner], colours)
+    if s.flip:  # partners alike, or a twin would be no twin; unlike pairs are flipped one by one
+        flipped = torch.rand(2 * pairs, generator=g) < 0.5
+        flipped[1::2] = torch.where(same, flipped[::2], flipped[1::2])
+        x0 = torch.where(flipped[:, None, None, None], x0.flip(3), x0)
+        wanted = torch.where(flipped[partner, None, None, None], wanted.flip(3), wanted)
+
+    t = torch.randint(len(abar), (pairs,), generator=g).repeat_interleave(2)
+    a, eps = at(abar, t), torch.randn(x0.shape, generator=g)
+    x = noised(x0, a, eps)
+    f = unet.encode(x, t.float())
+
+    gamma = (0.2 + 1.3 * torch.rand(2 * pairs, 1, 1, 1, generator=g)).clamp(max=1)  # 1 in four of ten
+    h = f.h.float()
+    mixed = slerp(h, match_norm(h[partner], h), gamma).to(f.h.dtype)
+    moved = (t >= s.transfer_from).nonzero()[:, 0]
+    both = Features(
+        torch.cat([f.h, mixed[moved]]),
+        tuple(torch.cat([skip, skip[moved]]) for skip in f.skips),
+        torch.cat([f.temb, f.temb[moved]]),
+    )
+    plain, transferred = unet.decode(both).split([2 * pairs, len(moved)])
+    loss = weighted_error(plain, eps, a, s.weighting)
+    if len(moved):
+        target = (x - a.sqrt() * wanted)[moved] / (1 - a[moved]).sqrt()
+        share = len(moved) / (2 * pairs)
+        loss = loss + s.transfer * share * weighted_error(transferred, target, a[moved], s.weighting)
+    return loss
