@@ -31,6 +31,7 @@ import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -211,7 +212,7 @@ def main() -> int:
     return 0
 
 
-def settings_of(args: argparse.Namespace, **more: float) -> diffstyle.Settings:
+def settings_of(args: argparse.Namespace, **more: Any) -> diffstyle.Settings:
     names = ("n_inv", "n_gen", "t_edit", "content_replace_step")
     return diffstyle.Settings(**{name: getattr(args, name) for name in names}, **more)
 

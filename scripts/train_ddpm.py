@@ -37,16 +37,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from training.data import Layers, Pictures, load_data
+from training.fused_norm import fuse
+from training.losses import WEIGHTINGS, Settings, generator, plain_loss
+from training.transfers import Walks, transfer_loss
+from training.watch import h_influence, sample
+
 from diffstyle.checkpoints import load_model
 from diffstyle.config import ModelConfig, load_config
 from diffstyle.diffusion import linear_schedule
 from diffstyle.errors import DiffstyleError, UsageError, WorkError
 from diffstyle.images import save_png, tile, to_image, write_whole
 from models import build_unet
-from training.data import Layers, Pictures, load_data
-from training.fused_norm import fuse
-from training.losses import WEIGHTINGS, Settings, training_loss
-from training.watch import h_influence, sample
 
 log = logging.getLogger("train_ddpm")
 
@@ -60,7 +62,11 @@ def learning_rate(s: Settings, iteration: int, until: int, decay: int) -> float:
 class Trainer:
     """Network, averaged network and optimiser, with everything that a resume needs."""
 
-    def __init__(self, config: ModelConfig, settings: Settings, data: Pictures | Layers, out: Path, compiled: bool = False) -> None:
+    def __init__(
+        self, config: ModelConfig, settings: Settings, data: Pictures | Layers, out: Path, compiled: bool = False
+    ) -> None:
+        if settings.transfer and not isinstance(data, Layers):
+            raise UsageError("--transfer needs pictures whose shapes and colours are known: make_avatars.py --layers")
         torch.manual_seed(settings.seed)  # the initial weights
         self.config, self.settings, self.data, self.out = config, settings, data, out
         self.schedule = linear_schedule(config.beta_start, config.beta_end, config.timesteps)
@@ -68,6 +74,7 @@ class Trainer:
         self.unet = build_unet(config.family, config.image_size, config.architecture).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.unet).requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), fused=True)
+        self.walks = Walks(round(settings.walks * settings.batch / 2), config.image_size) if settings.transfer else None
         self.iteration = 0
         self.losses: list[float] = []  # since the last entry of loss.csv
         if settings.bf16:
@@ -75,11 +82,20 @@ class Trainer:
         if compiled:
             self.unet.encode, self.unet.decode = torch.compile(self.unet.encode), torch.compile(self.unet.decode)  # type: ignore[method-assign]
 
+    def loss(self) -> Tensor:
+        """The loss of the iteration that comes; its draws depend on the seed and the iteration only."""
+        s = self.settings
+        g = generator(s.seed, self.iteration)
+        with torch.autocast("cpu", torch.bfloat16, enabled=s.bf16):
+            if self.walks is not None and isinstance(self.data, Layers):
+                return transfer_loss(self.unet, self.data, self.abar, s, g, self.walks)
+            return plain_loss(self.unet, self.data, self.abar, s, g)
+
     def step(self, lr: float) -> float:
         """One iteration; returns its loss. Raises WorkError when the loss is not finite."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        loss = training_loss(self.unet, self.data, self.abar, self.settings, self.iteration)
+        loss = self.loss()
         if not torch.isfinite(loss):
             raise WorkError(f"iteration {self.iteration}: the loss is {loss.item()}; resume with a lower --lr")
         self.optimiser.zero_grad()
@@ -101,6 +117,7 @@ class Trainer:
             "model": self.unet.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "walks": self.walks.state() if self.walks else {},
         }
         write_whole(self.out / "last.pt", lambda f: torch.save(state, f))
         write_whole(self.out / "ema.pt", lambda f: torch.save(self.ema.state_dict(), f))
@@ -114,10 +131,12 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.iteration, self.losses = state["iteration"], state["losses"]
+            if self.walks:
+                self.walks.load(state.get("walks", {}))
         except Exception as error:  # torch.load has no common error
             raise UsageError(f"{path}: cannot be resumed ({str(error).splitlines()[0][:150]}); use another --out") from error
         now = asdict(self.settings)
-        changed = [f"{k} {v} -> {now[k]}" for k, v in state["settings"].items() if v != now[k]]
+        changed = [f"{k} {state['settings'].get(k)} -> {v}" for k, v in now.items() if v != state["settings"].get(k)]
         if changed:
             log.warning("resuming with other settings: %s", ", ".join(changed))
 
@@ -161,6 +180,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--twin", type=float, default=d.twin)
     parser.add_argument("--twin_clean", type=float, default=d.twin_clean)
     parser.add_argument("--transfer", type=float, default=d.transfer, help="weight of transfers; --data must be layers")
+    parser.add_argument("--walks", type=float, default=d.walks, help="share of transfers that go on from the last iteration's")
     parser.add_argument("--same_shape", type=float, default=d.same_shape, help="share of transfers within one shape")
     parser.add_argument("--transfer_from", type=int, default=d.transfer_from, help="least t at which to transfer")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, with a faster norm if there is a C compiler")

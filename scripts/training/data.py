@@ -45,7 +45,8 @@ class Layers:
     def paint(self, shapes: Tensor, colours: Tensor) -> Tensor:
         """Shapes (n,) in colourings (n,), both indices -> pictures (n, 3, H, W) in [-1, 1], channels last in memory."""
         weights = self.weights[shapes].flatten(1, 2).float() / 255
-        coloured = torch.bmm(weights, self.colours[colours]).view(self.constant[shapes].shape)
+        with torch.autocast("cpu", enabled=False):  # in bfloat16 colours would be a level off
+            coloured = torch.bmm(weights, self.colours[colours]).view(self.constant[shapes].shape)
         return ((self.constant[shapes] + coloured).clamp(0, 255) / 127.5 - 1).permute(0, 3, 1, 2)
 
     def pick(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,12 @@
-"""What the network is trained on: the plain loss, two terms for any pictures, and transfers where their truth is known.
+"""The plain loss of a DDPM, with two terms for any pictures that make the bottleneck h carry the content.
 
-An unconditional DDPM learns to predict the noise of a noised picture. A large one draws its layout from the bottleneck h
-by itself; a small one sends everything through its skips, and then the method has nothing to inject. So:
+An unconditional DDPM learns to predict the noise of a noised picture. A large one draws its layout from h by itself; a small
+one sends everything through its skips, and then the method has nothing to inject. So:
 
-- ``twin`` (any pictures): h is encoded from the same picture in other colours with other noise;
-- ``skip_drop`` (any pictures): inner skips are zeroed at random;
-- ``transfer`` (layers only): two pictures, S and C, are noised to the same t and swap their h exactly as the method
-  does it, norms matched and Slerp at a random gamma. The target is the picture that a transfer asks for, T: the shape of
-  C in the colours of S. Every picture is encoded once and decoded twice, plainly and with its partner's h.
+- ``twin``: h is encoded from the same picture in other colours with other noise;
+- ``skip_drop``: inner skips are zeroed at random.
+
+Where the truth of a transfer is known there is more: transfers.py.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffstyle.hspace import match_norm, slerp
 from models.hspace_unet import Features, HSpaceUNet
 from training.data import Layers, Pictures
 
@@ -38,8 +36,9 @@ class Settings:
     twin: float = 0.0
     twin_clean: float = 0.0
     transfer: float = 0.0  # weight of the transfers against the plain loss
+    walks: float = 0.5  # share of the transfer pairs that are on a walk
     same_shape: float = 0.2  # share of the transfer pairs with the same shape in two colourings
-    transfer_from: int = 150  # t under which nothing is transferred
+    transfer_from: int = 100  # t under which nothing is transferred
     flip: bool = False
     bf16: bool = False
     seed: int = 0
@@ -82,18 +81,6 @@ def maybe_flip(x: Tensor, s: Settings, g: torch.Generator) -> Tensor:
     return torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x) if s.flip else x
 
 
-def training_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, iteration: int) -> Tensor:
-    """The loss of one iteration."""
-    g = generator(s.seed, iteration)
-    with torch.autocast("cpu", torch.bfloat16, enabled=s.bf16):
-        if s.transfer and isinstance(data, Layers):
-            return transfer_loss(unet, data, abar, s, g)
-        return plain_loss(unet, data, abar, s, g)
-
-
-# ---- any pictures
-
-
 def plain_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, g: torch.Generator) -> Tensor:
     """The usual eps-prediction, with the terms ``twin`` and ``skip_drop`` where they are set."""
     x0 = maybe_flip(data.draw(s.batch, g), s, g)
@@ -132,43 +119,3 @@ def drop_skips(f: Features, probability: float, g: torch.Generator) -> Features:
         keep = (spared | (torch.rand(len(skip), 1, 1, 1, generator=g) >= probability)).to(skip)
         skips.append(skip if skip.shape[-1] == full else skip * keep)
     return f._replace(skips=tuple(skips))
-
-
-# ---- transfers
-
-
-def transfer_loss(unet: HSpaceUNet, data: Layers, abar: Tensor, s: Settings, g: torch.Generator) -> Tensor:
-    """Plain loss of a batch of pairs, plus ``transfer`` times the loss of each with its partner's h; see the top."""
-    pairs = s.batch // 2
-    shapes, colours = data.pick(2 * pairs, g)
-    same = torch.rand(pairs, generator=g) < s.same_shape
-    shapes[1::2] = torch.where(same, shapes[::2], shapes[1::2])
-    partner = torch.arange(2 * pairs) ^ 1
-    x0, wanted = data.paint(shapes, colours), data.paint(shapes[partner], colours)
-    if s.flip:  # partners alike, or a twin would be no twin; unlike pairs are flipped one by one
-        flipped = torch.rand(2 * pairs, generator=g) < 0.5
-        flipped[1::2] = torch.where(same, flipped[::2], flipped[1::2])
-        x0 = torch.where(flipped[:, None, None, None], x0.flip(3), x0)
-        wanted = torch.where(flipped[partner, None, None, None], wanted.flip(3), wanted)
-
-    t = torch.randint(len(abar), (pairs,), generator=g).repeat_interleave(2)
-    a, eps = at(abar, t), torch.randn(x0.shape, generator=g)
-    x = noised(x0, a, eps)
-    f = unet.encode(x, t.float())
-
-    gamma = (0.2 + 1.3 * torch.rand(2 * pairs, 1, 1, 1, generator=g)).clamp(max=1)  # 1 in four of ten
-    h = f.h.float()
-    mixed = slerp(h, match_norm(h[partner], h), gamma).to(f.h.dtype)
-    moved = (t >= s.transfer_from).nonzero()[:, 0]
-    both = Features(
-        torch.cat([f.h, mixed[moved]]),
-        tuple(torch.cat([skip, skip[moved]]) for skip in f.skips),
-        torch.cat([f.temb, f.temb[moved]]),
-    )
-    plain, transferred = unet.decode(both).split([2 * pairs, len(moved)])
-    loss = weighted_error(plain, eps, a, s.weighting)
-    if len(moved):
-        target = (x - a.sqrt() * wanted)[moved] / (1 - a[moved]).sqrt()
-        share = len(moved) / (2 * pairs)
-        loss = loss + s.transfer * share * weighted_error(transferred, target, a[moved], s.weighting)
-    return loss
