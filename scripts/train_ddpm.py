@@ -184,6 +184,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--same_shape", type=float, default=d.same_shape, help="share of transfers within one shape")
     parser.add_argument("--transfer_from", type=int, default=d.transfer_from, help="least t at which to transfer")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, with a faster norm if there is a C compiler")
+    parser.add_argument("--t_power", type=float, default=d.t_power, help="above 1: low t more often")
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
     parser.add_argument("--seed", type=int, default=d.seed)
     parser.add_argument("--save_every", type=int, default=250, help="iterations between checkpoints")

@@ -39,6 +39,7 @@ class Settings:
     walks: float = 0.5  # share of the transfer pairs that are on a walk
     same_shape: float = 0.2  # share of the transfer pairs with the same shape in two colourings
     transfer_from: int = 100  # t under which nothing is transferred
+    t_power: float = 1.0  # t is drawn as the power of a uniform number: above 1 low t come more often
     flip: bool = False
     bf16: bool = False
     seed: int = 0
@@ -47,6 +48,11 @@ class Settings:
 def generator(seed: int, iteration: int) -> torch.Generator:
     """All randomness of one iteration: nothing has to be saved for an exact resume."""
     return torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+
+
+def draw_t(n: int, timesteps: int, s: Settings, g: torch.Generator) -> Tensor:
+    """n timesteps (n,) in 0 ... timesteps - 1."""
+    return (torch.rand(n, generator=g) ** s.t_power * timesteps).long().clamp(max=timesteps - 1)
 
 
 def at(abar: Tensor, t: Tensor) -> Tensor:
@@ -84,7 +90,7 @@ def maybe_flip(x: Tensor, s: Settings, g: torch.Generator) -> Tensor:
 def plain_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, g: torch.Generator) -> Tensor:
     """The usual eps-prediction, with the terms ``twin`` and ``skip_drop`` where they are set."""
     x0 = maybe_flip(data.draw(s.batch, g), s, g)
-    t = torch.randint(len(abar), (s.batch,), generator=g)
+    t = draw_t(s.batch, len(abar), s, g)
     a, eps = at(abar, t), torch.randn(x0.shape, generator=g)
     f = unet.encode(noised(x0, a, eps), t.float())
     twins = round(s.twin * s.batch)

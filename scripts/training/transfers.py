@@ -20,10 +20,10 @@ from torch import Tensor
 from diffstyle.hspace import match_norm, slerp
 from models.hspace_unet import Features, HSpaceUNet
 from training.data import Layers
-from training.losses import Settings, at, noised, weighted_error
+from training.losses import Settings, at, draw_t, noised, weighted_error
 
 STRIDE = 20  # timesteps of one step of a walk: 50 steps from 999 to 0
-START = (500, 1000)  # where walks begin
+START = (400, 900)  # where walks begin; higher, nothing is left to tell the colours of S
 
 
 class Walks:
@@ -60,7 +60,7 @@ class Walks:
             "colours": colours[:n],
             "flips": flips,
             "gamma": random_gamma(n, g),
-            "share": torch.tensor([0.2, 0.5, 1.0])[torch.randint(3, (n,), generator=g)],
+            "share": torch.tensor([0.1, 0.2, 0.4])[torch.randint(3, (n,), generator=g)],
         }
         for name, new in fresh.items():
             old = getattr(self, name)
@@ -112,7 +112,7 @@ def transfer_loss(
     k = 2 * walking
     shapes[:k:2], shapes[1:k:2], colours[1:k:2] = walks.content, walks.style, walks.colours
     flips[:k:2], flips[1:k:2] = walks.flips.unbind(1)
-    t = torch.randint(len(abar), (n // 2,), generator=g)
+    t = draw_t(n // 2, len(abar), s, g)
     t[:walking] = walks.t
     t = t.repeat_interleave(2)
 
