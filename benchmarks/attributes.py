@@ -157,6 +157,7 @@ def main() -> int:
     parser.add_argument("--config", default="avatars.yml")
     parser.add_argument("--model_path")
     parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair: choose settings on others")
     parser.add_argument("--gammas", type=float, nargs="+", default=[round(0.1 * i, 1) for i in range(11)])
     parser.add_argument("--omegas", type=float, nargs="*", default=[0.3, 0.7], help="at --omega_gamma")
     parser.add_argument("--omega_gamma", type=float, default=0.6)
@@ -174,7 +175,7 @@ def main() -> int:
         return error.exit_code
 
     size = model.config.image_size
-    avatars = [(sample_attributes(1, 2 * i), sample_attributes(1, 2 * i + 1)) for i in range(args.pairs)]
+    avatars = [(sample_attributes(1, 2 * i), sample_attributes(1, 2 * i + 1)) for i in range(args.first, args.first + args.pairs)]
     contents, styles = (
         torch.stack([torch.tensor(render(pair[k], size)).permute(2, 0, 1) / 127.5 - 1 for pair in avatars]) for k in (0, 1)
     )
