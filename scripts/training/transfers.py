@@ -23,7 +23,7 @@ from training.data import Layers
 from training.losses import Settings, at, draw_t, noised, weighted_error
 
 STRIDE = 20  # timesteps of one step of a walk: 50 steps from 999 to 0
-START = (400, 900)  # where walks begin; higher, nothing is left to tell the colours of S
+START = (200, 700)  # where walks begin; higher, little is left to tell the colours of S by
 
 
 class Walks:
