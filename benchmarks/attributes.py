@@ -165,6 +165,7 @@ def main() -> int:
     parser.add_argument("--n_gen", type=int, default=50)
     parser.add_argument("--t_edit", type=int, default=400)
     parser.add_argument("--content_replace_step", type=int, default=50)
+    parser.add_argument("--t_0", type=int, default=999)
     parser.add_argument("--batch_size", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("results/attributes"))
     args = parser.parse_args()
@@ -214,7 +215,7 @@ def main() -> int:
 
 
 def settings_of(args: argparse.Namespace, **more: Any) -> diffstyle.Settings:
-    names = ("n_inv", "n_gen", "t_edit", "content_replace_step")
+    names = ("n_inv", "n_gen", "t_edit", "content_replace_step", "t_0")
     return diffstyle.Settings(**{name: getattr(args, name) for name in names}, **more)
 
 

@@ -90,9 +90,7 @@ def rows(x: Tensor, index: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
-def transfer_loss(
-    unet: HSpaceUNet, data: Layers, abar: Tensor, s: Settings, g: torch.Generator, walks: Walks
-) -> Tensor:
+def transfer_loss(unet: HSpaceUNet, data: Layers, abar: Tensor, s: Settings, g: torch.Generator, walks: Walks) -> Tensor:
     """Plain loss of a batch of pairs, plus ``transfer`` times the loss of each with its partner's h; see the top.
 
     Samples 2i and 2i + 1 are a pair. The first pairs are those on a walk: content first, the walk second, which is no
@@ -130,9 +128,7 @@ def transfer_loss(
     plain = (~is_walk).nonzero()[:, 0]
     moved = ((t >= s.transfer_from) & ~is_walk[partner]).nonzero()[:, 0]  # the walks are its first
     twice = torch.cat([plain, moved])
-    both = Features(
-        torch.cat([f.h[plain], blended[moved]]), tuple(rows(skip, twice) for skip in f.skips), f.temb[twice]
-    )
+    both = Features(torch.cat([f.h[plain], blended[moved]]), tuple(rows(skip, twice) for skip in f.skips), f.temb[twice])
     found, transferred = unet.decode(both).split([len(plain), len(moved)])
     if walking:
         with torch.no_grad():

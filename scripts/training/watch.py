@@ -28,9 +28,7 @@ def h_influence(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor) -> list
         x = math.sqrt(a) * x0 + math.sqrt(1 - a) * eps
         f = unet.encode(x, torch.full((len(x),), float(t)))
         swapped = f._replace(h=f.h.roll(1, 0))
-        changes.append(
-            (predict_x0(x, unet.decode(swapped), a) - predict_x0(x, unet.decode(f), a)).square().mean().sqrt().item()
-        )
+        changes.append((predict_x0(x, unet.decode(swapped), a) - predict_x0(x, unet.decode(f), a)).square().mean().sqrt().item())
     return changes
 
 
