@@ -13,7 +13,7 @@ pytest.importorskip("python_avatars", reason="development package")
 pytest.importorskip("resvg_py", reason="development package")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import attributes
+import attributes  # type: ignore[import-not-found]
 from make_avatars import render, sample_attributes
 
 PAIRS = [(sample_attributes(1, 2 * i), sample_attributes(1, 2 * i + 1)) for i in range(6)]
