@@ -46,6 +46,7 @@ from diffstyle.sampling import invert
 from diffstyle.steps import inversion_steps
 
 ROOT = Path(__file__).resolve().parents[1]
+
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches (N, 3, H, W) in about [-1, 1] to (N,)
 
 

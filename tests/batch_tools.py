@@ -17,12 +17,12 @@ from PIL import Image
 import main
 from diffstyle.models import build_unet
 
+ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = {"ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []}
 CONFIG = """data: {dataset: CelebA_HQ, image_size: 8}
 model: {type: ddpm, ch: 32, ch_mult: [1], num_res_blocks: 1, attn_resolutions: []}
 """
 
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass

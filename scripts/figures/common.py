@@ -30,10 +30,11 @@ from diffstyle.pipeline import Inverted
 from diffstyle.runs.inputs import list_images
 from diffstyle.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[2]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 AVATARS = ROOT / "test_images/avatars"
 MEASURES = ("edges_to_content", "perceptual_to_content_lite0", "histogram_to_style", "gram_to_style_lite0")
 Row = Mapping[str, str | float]

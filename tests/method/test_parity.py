@@ -176,9 +176,10 @@ def test_a_wrong_setting_is_noticed() -> None:
     """The comparison is sharp: one setting slightly off is far outside its bound."""
     model = trained_model("adm")
     content, style = inverted("adm", "contents", ("019",), 50), inverted("adm", "styles", ("003",), 50)
+    settings: list[dict[str, Any]] = [{"gamma": 0.3}, {"gamma": 0.301}, {"gamma": 0.3, "t_edit": 420}]
     right, *wrong = (
         diffstyle.transfer(model, content, style, n_gen=50, **each)
-        for each in ({"gamma": 0.3}, {"gamma": 0.301}, {"gamma": 0.3, "t_edit": 420})
+        for each in settings
     )
     assert all(relative(each, right) > 2 * BOUND for each in wrong)
 
