@@ -61,7 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--model_path",
                       help="checkpoint to use instead of the config's: a file; or a diffusers folder or hf:OWNER/NAME on the "
                            "Hugging Face hub, which need no --config")
-    what.add_argument("--content_dir", default="./source_images/content",
+    what.add_argument("--content_dir", default=flags.CONTENT_DIR,
                       help="folder or file of contents; or dataset:NAME[:N] from configs/paths_config.py; or sample:N, "
                            "pictures drawn by the model itself")
     what.add_argument("--style_dir", default=flags.STYLE_DIR, help="folder or file of styles, or a source as above")
@@ -74,6 +74,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--layout", default="flat", metavar="flat|by-style|by-content",
                       help="put results into one folder, or one a style or a content")
     what.add_argument("--save_dir", default="./results", help="where grid.png and the pairs' pictures go")
+    what.add_argument("--explore", type=int, nargs="?", const=0, metavar="PORT",
+                      help="play in the browser instead: a page on this machine, with sliders, a mask to brush and the "
+                           "command line of what is seen (docs/explore.md)")
     what.add_argument("--dry_run", action="store_true", help="print settings, pairs and network evaluations, then stop")
     what.add_argument("--grid_only", action="store_true", help="only lay out grid.png and run.json again from what is there")
     what.add_argument("--just_precompute", action="store_true", help="invert the pictures into --cache_dir, then stop")
@@ -125,7 +128,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                        help="evaluations a walk of the other solvers, those at injections apart")
     steps.add_argument("--seed", type=int, help="seed of the boosting noise")
     steps.add_argument("--noise",
-                       help="pair: noise depends on seed and the two pictures only; official: one global stream")
+                       help="pair: noise depends on seed and the two pictures only; official: the single stream of a "
+                            "run of the official main.py on a CPU; golden: that of the tests' recorded arrays")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")

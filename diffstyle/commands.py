@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from diffstyle.errors import UsageError, saying
+from diffstyle.explore import serve
 from diffstyle.figures.animations import animate_gamma, animate_t, check_animations
 from diffstyle.figures.gallery import write_report
 from diffstyle.figures.sweeps import draw_figures
 from diffstyle.figures.table import animation_format
-from diffstyle.flags import STYLE_DIR
+from diffstyle.flags import CONTENT_DIR, STYLE_DIR
 from diffstyle.model import Model, ModelConfig
 from diffstyle.runs.config import RunConfig
 from diffstyle.runs.plan import Plan, find_inputs, make_plan
@@ -56,6 +57,8 @@ class Order:
 
 def work(args: Namespace) -> int:
     """Do what a parsed command line says; returns the exit code. Raises DiffstyleError."""
+    if args.explore is not None:
+        return explore(args)
     order = prepare(args)
     if args.just_precompute:
         return precompute_only(order)
@@ -72,6 +75,27 @@ def work(args: Namespace) -> int:
     elif order.share.first:
         log.info("other shards are not done yet; the last one, or --grid_only, lays out the grid")
     return 1 if failed else 0
+
+
+def explore(args: Namespace) -> int:
+    """Show the page to play with until it is interrupted; without folders of the user's it begins with the examples."""
+
+    def there(folder: str, default: str) -> str | None:
+        return None if folder == default and not Path(folder).is_dir() else folder
+
+    serve(
+        config=args.config,
+        model_path=args.model_path,
+        device=args.device,
+        precision=args.precision,
+        content_dir=there(args.content_dir, CONTENT_DIR),
+        style_dir=there(args.style_dir, STYLE_DIR),
+        save_dir=args.save_dir,
+        cache_dir=args.cache_dir,
+        port=args.explore or None,
+        download=not args.no_download,
+    )
+    return 0
 
 
 def settings_of(args: Namespace, values: Mapping[str, Any] | None = None) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-STYLE_DIR = "./source_images/style"
+CONTENT_DIR, STYLE_DIR = "./source_images/content", "./source_images/style"
 
 # What each is to us: "ours", "other mode" (Asyrp's and DiffusionCLIP's own work, on which the official code is built), or
 # without effect, because only those modes read it, or nothing: then, what it takes.

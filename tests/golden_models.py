@@ -55,7 +55,7 @@ def golden_settings(family: str, case: str) -> Settings:
 
 
 class Official:
-    """What the official code does (REFERENCE section 4), written down without our plan, sampler or h-space functions."""
+    """What the official code does (docs/official.md), written down without our plan, sampler or h-space functions."""
 
     def __init__(self, model: Model, s: Settings, dtype: torch.dtype) -> None:
         self.unet, self.s, self.dtype = model.unet, s, dtype

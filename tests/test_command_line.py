@@ -44,6 +44,7 @@ FROZEN = """
 --dt_end = 950
 --dt_lambda = 1.0
 --exif = False
+--explore = None
 --gamma --hs_coeff = 0.9
 --grid_only = False
 --just_precompute = False

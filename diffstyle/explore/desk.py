@@ -68,6 +68,7 @@ class Made:
 
     name: str
     png: bytes
+    doubts: tuple[str, ...]  # what is odd about its settings
     evaluations: int
     seconds: float
 
@@ -167,19 +168,21 @@ class Desk:
 
         job = Job(self.model, cfg, plan, ALONE, LatentCache(self.given.cache_dir, cache_key(self.model, wish.settings)))
         needs = job.inversions.needs([pair])
-        total = sum(wish.settings.inversion_evaluations(need.x_T) for need in needs) + wish.settings.transfer_evaluations()
+        total = sum(map(job.inversions.evaluations, needs)) + wish.settings.transfer_evaluations()
         job.inversions.make([pair], tick)
         for reason in job.outcome.failed.values():
             raise WorkError(reason)
         content, style = job.inversions.of_pairs([pair])
         x = style.x_T
-        for step, x, x0 in transfer_walk(self.model, content, style, wish.settings, job.noise([pair])):
+        walk = transfer_walk(self.model, content, style, wish.settings, job.noise([pair]))
+        for step, x, x0 in walk:  # noqa: B007  # the last x is wanted
             tick(step.evaluations, x0 if step.t < CLEAR else None)
         if not x.isfinite().all():
             raise WorkError("the result holds numbers that are not finite; try --precision fp32")
         file = io.BytesIO()
         write_png(file, to_image(x[0]), pair_record(job.stamp, cfg, pair))
-        made = Made(Path(pair.result_name).name, file.getvalue(), done, time.monotonic() - start)
+        doubts = tuple(wish.settings.doubts(self.model.config.timesteps))
+        made = Made(pair.result_name, file.getvalue(), doubts, done, time.monotonic() - start)
         self.made[pair, wish.settings] = made
         while len(self.made) > REMEMBERED:
             self.made.popitem(last=False)

@@ -6,6 +6,7 @@ import base64
 import io
 import logging
 import os
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -41,10 +42,15 @@ def show(desk: Desk, contents: Sequence[Path], styles: Sequence[Path], port: int
     """Serve the page until it is interrupted. Prints its address."""
     page = build(desk, contents, styles)
     url = launch(page, port)
-    print(url, flush=True)
+    print(f"{url} (Ctrl-C ends it)", flush=True)
     if open_browser:
         webbrowser.open(url)
-    page.block_thread()
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        log.info("the page is closed")
+    finally:
+        page.close(verbose=False)
 
 
 def launch(page: Any, port: int | None = None) -> str:
@@ -74,6 +80,7 @@ def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
         with gr.Row():
             with gr.Column(scale=2, min_width=260):
                 sides = [Side(answers, *given) for given in (("content", contents), ("style", styles))]
+                inputs: dict[str, Any] = {side.name: answers.picture(side.chosen.value) for side in sides}
             with gr.Column(scale=4, min_width=320):
                 stage = gr.HTML(
                     html_template=text("stage.html"),
@@ -81,7 +88,7 @@ def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
                     apply_default_css=False,
                     elem_id="stage",
                     map=list(desk.map_size()),
-                    **{side.name: answers.picture(side.chosen.value) for side in sides},
+                    **inputs,
                     result="",
                     file="",
                     share=1,
@@ -102,8 +109,8 @@ def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
 
         wish = [*(side.chosen for side in sides), mask, *controls.values()]
         # A newer event must reach the desk while an older one is at work, to supersede it.
-        at_once = {"show_progress": "hidden", "concurrency_limit": None, "trigger_mode": "multiple"}
-        ask = {"fn": answers.ask, "inputs": wish, "outputs": [stage, command], **at_once}
+        at_once: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "trigger_mode": "multiple"}
+        ask: dict[str, Any] = {"fn": answers.ask, "inputs": wish, "outputs": [stage, command], **at_once}
         page.load(**ask)
         stage.ask(**ask)
         for control in controls.values():
@@ -184,6 +191,7 @@ class Answers:
             for state in self.desk.make(wish, ticket):
                 if isinstance(state, Made):
                     note = f"{wish.settings.solver}, {state.evaluations} network evaluations, {state.seconds:.1f} s"
+                    note = "; ".join([note, *state.doubts])
                     yield gr.HTML(result=url(state.png), file=state.name, share=1, note=note), self.desk.given.command(wish)
                 else:
                     yield going(state), gr.skip() if state.image is None else ""  # until it is there again
@@ -264,7 +272,7 @@ class Side:
 
     def choose(self, paths: list[str], event: gr.SelectData) -> Any:
         path = paths[event.index]
-        return path, gr.HTML(**{self.name: self.answers.picture(path)})
+        return path, self.seen(path)
 
     def take(self, file: Path, paths: list[str]) -> Any:
         """New paths, gallery, the path chosen and the stage's picture, after ``file`` was dropped. Raises DiffstyleError."""
@@ -272,7 +280,12 @@ class Side:
         path = str(self.answers.desk.keep(file))
         paths = [path, *(other for other in paths if other != path)]
         gallery = gr.Gallery(self.rows(paths), selected_index=0)
-        return [paths, gallery, path], gr.HTML(**{self.name: self.answers.picture(path)})
+        return [paths, gallery, path], self.seen(path)
+
+    def seen(self, path: str) -> Any:
+        """The stage's picture of this side."""
+        changed: dict[str, Any] = {self.name: self.answers.picture(path)}
+        return gr.HTML(**changed)
 
     def rows(self, paths: Sequence[str]) -> list[tuple[Image.Image, str]]:
         return [(self.thumbnail(path), Path(path).stem) for path in paths]
@@ -296,7 +309,7 @@ class Side:
 
 def going(state: Going) -> Any:
     note = f"{state.done} of {state.total} network evaluations"
-    seen = {} if state.image is None else {"result": url(png(state.image)), "file": ""}
+    seen: dict[str, Any] = {} if state.image is None else {"result": url(png(state.image)), "file": ""}
     return gr.HTML(share=min(0.99, state.done / max(1, state.total)), note=note, **seen)
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import tempfile
 from pathlib import Path
 
 from diffstyle.errors import UsageError
 from diffstyle.explore.desk import Desk, Given
-from diffstyle.model import Model
 from diffstyle.runs.config import RunConfig
-from diffstyle.runs.inputs import Sample, path_of
 from diffstyle.runs.plan import find_inputs
-from diffstyle.runs.run import precompute
 from diffstyle.runs.sources import REPOSITORY
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.device import pick_device, pick_dtype
 
+OLDEST = 6  # Gradio whose HTML has events and properties of its own
 EXAMPLES = REPOSITORY / "test_images" / "avatars"  # of a checkout
 
 
@@ -42,6 +40,8 @@ def serve(
     """
     check_gradio()
     given = Given(config, model_path, device, precision, Path(save_dir) / "explore", Path(cache_dir))
+    contents = inputs(given, content_dir, "--content_dir", EXAMPLES / "contents")
+    styles = inputs(given, style_dir, "--style_dir", EXAMPLES / "styles")
     checkpoint = Path(model_path) if model_path else None
     model = load_model(load_config(config), checkpoint, pick_device(device), pick_dtype(precision), download=download)
     desk = Desk(model, given)
@@ -51,30 +51,28 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = folder
         from diffstyle.explore import page
 
-        sides = [
-            inputs(model, given, spec, flag, EXAMPLES / name, Path(folder))
-            for spec, flag, name in ((content_dir, "--content_dir", "contents"), (style_dir, "--style_dir", "styles"))
-        ]
         try:
-            page.show(desk, *sides, port, open_browser)
+            page.show(desk, contents, styles, port, open_browser)
         finally:
             desk.ticket()  # what is still being made is not wanted any more
 
 
 def check_gradio() -> None:
-    if importlib.util.find_spec("gradio") is None:
-        raise UsageError('--explore needs Gradio, which is not installed: pip install gradio, or pip install "diffstyle[demo]"')
+    try:
+        version = importlib.metadata.version("gradio")
+    except importlib.metadata.PackageNotFoundError:
+        version = "none"
+    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < OLDEST:
+        raise UsageError(f"--explore needs Gradio {OLDEST} or newer, here is {version}: pip install 'gradio>={OLDEST}'")
 
 
-def inputs(model: Model, given: Given, spec: str | None, flag: str, examples: Path, folder: Path) -> list[Path]:
+def inputs(given: Given, spec: str | None, flag: str, examples: Path) -> list[Path]:
     """The pictures to choose from; none without a folder and without examples, they can still be dropped."""
     if spec is None and not examples.is_dir():
         return []
-    if spec is None:
-        spec = os.path.relpath(examples)
-    # Drawn pictures (sample:N) leave latents of their making, which a command that names their files would not have.
-    cfg = RunConfig(Path(), Path(), given.save_dir, Settings(n_gen=50), cache_dir=folder / "latents")
-    found = find_inputs(cfg, Path(spec), flag)
-    if any(isinstance(each, Sample) for each in found):
-        precompute(model, cfg, found)  # draws them
-    return [path_of(each) for each in found]
+    cfg = RunConfig(Path(), Path(), given.save_dir, Settings(), cache_dir=given.cache_dir)
+    found = find_inputs(cfg, Path(os.path.relpath(examples) if spec is None else spec), flag)
+    paths = [each for each in found if isinstance(each, Path)]
+    if len(paths) < len(found):
+        raise UsageError(f"{flag} {spec}: the page shows files only; draw the pictures into a folder with a run first")
+    return paths

@@ -53,7 +53,7 @@ def of_avatars(args: argparse.Namespace) -> Pairs:
     if done.returncode:
         raise WorkError(f"benchmarks/attributes.py failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
     with open(args.out / "attributes.csv", newline="") as file:
-        return list(csv.DictReader(file))
+        return [{**row, "content": row["pair"], "style": row["pair"]} for row in csv.DictReader(file)]
 
 
 def of_photographs(args: argparse.Namespace) -> Pairs:
@@ -61,12 +61,12 @@ def of_photographs(args: argparse.Namespace) -> Pairs:
     bench = start(args)
     samples = measure(bench, transfer(bench, bench.settings), "photographs", measures.on_faces())
     pairs = []
-    for values in (sample.values for sample in samples):
-        nearer = {"landmarks": -1, "identity": -1, "expression": 1}  # less is nearer of two distances, more of an overlap
-        pairs.append({
-            name: sign * (values[f"{name}_to_content_faceapi"] - values[f"{name}_to_style_faceapi"])
-            for name, sign in nearer.items() if f"{name}_to_content_faceapi" in values
-        })  # fmt: skip
+    for s in samples:
+        pair: dict[str, str | float] = {"content": s.content, "style": s.style}
+        for name, sign in (("landmarks", -1), ("identity", -1), ("expression", 1)):  # distances, and an overlap
+            if f"{name}_to_content_faceapi" in s.values:
+                pair[name] = sign * (s.values[f"{name}_to_content_faceapi"] - s.values[f"{name}_to_style_faceapi"])
+        pairs.append(pair)
     return pairs
 
 
@@ -81,10 +81,10 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[Row] = []
     lines = ["| attribute | follows | paper, % of answers | we, % of pairs [95 %] | pairs |", "|---|---|---|---|---|"]
     for attribute, side, said, names in ASKED:
-        found = [float(pair.get(name) or "nan") for name in names for pair in pairs]
-        follows = [float(value > 0) for value in found if not math.isnan(value)]
-        labels = [str(i) for i in range(len(follows))]
-        share, low, high = (100 * x for x in bootstrap(follows, labels, labels)) if follows else (math.nan,) * 3
+        judged = [(pair, value) for name in names for pair in pairs if not math.isnan(value := float(pair.get(name) or "nan"))]
+        follows = [float(value > 0) for _, value in judged]
+        contents, styles = ([str(pair[key]) for pair, _ in judged] for key in ("content", "style"))
+        share, low, high = (100 * x for x in bootstrap(follows, contents, styles)) if follows else (math.nan,) * 3
         seen = f"{share:.0f} [{low:.0f}, {high:.0f}]" if follows else "n/a"
         rows.append({"attribute": attribute, "follows": side, "paper_percent": said, "pairs": len(follows),
                      "we_see_percent": share, "low": low, "high": high})  # fmt: skip

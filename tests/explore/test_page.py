@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import logging
 import shlex
@@ -198,7 +199,7 @@ def test_every_control_reaches_the_command(page: Page) -> None:
     page.open()
     Keys = keys()
     for name, flag in (("omega", "--omega 0.05"), ("t_edit", "--t_edit 410"), ("t_boost", "--t_boost 10")):
-        assert flag in page.after(lambda name=name: page.slider(name).send_keys(Keys.ARROW_RIGHT))
+        assert flag in page.after(functools.partial(page.slider(name).send_keys, Keys.ARROW_RIGHT))
     paper = page.find("input[type=radio][value=paper]")
     command = page.after(lambda: page.js("arguments[0].click()", paper))
     assert soon(lambda: "--variant paper" in page.command() and "--omega 0.3" in page.command(), PATIENCE), command

@@ -189,7 +189,7 @@ def test_errors_are_one_line(base: list[str], capsys: pytest.CaptureFixture[str]
     import fig7_gamma
 
     assert common.run(fig7_gamma.main, [*base, "--values", "a"]) == 2
-    assert common.run(fig7_gamma.main, [*base, "--values", "2"]) == 2
+    assert common.run(fig7_gamma.main, [*base, "--n_gen", "1"]) == 2
     assert common.run(fig7_gamma.main, [*base[:2], "--model_path", "/nowhere.pt", *base[4:]]) in (1, 2)
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
 

@@ -113,6 +113,16 @@ def test_bootstrap_covers_and_knows_that_pairs_share_inputs() -> None:
     assert metrics.bootstrap([0.5], ["a"], ["b"]) == (0.5, 0.5, 0.5)
 
 
+def test_pairs_that_share_nothing_are_drawn_as_pairs() -> None:
+    values = np.random.default_rng(2).normal(size=200)
+    names = [str(i) for i in range(200)]
+    wanted = 2 * 1.96 * values.std() / np.sqrt(200)
+    _, low, high = metrics.bootstrap(list(values), names, names)
+    assert high - low == pytest.approx(wanted, rel=0.1)
+    _, low, high = metrics.jackknife(lambda at: float(values[list(at)].mean()), names, names)
+    assert high - low == pytest.approx(wanted, rel=0.4)  # of twenty groups
+
+
 @pytest.mark.parametrize(("n", "m", "dimensions"), [(60, 50, 12), (6, 9, 40), (50, 5, 20)])
 def test_frechet_against_scipy_and_torchmetrics(n: int, m: int, dimensions: int) -> None:
     """Against a matrix root; with fewer pictures than dimensions too, where the product is singular."""

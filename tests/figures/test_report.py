@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,10 +316,8 @@ def test_10000_pairs_open_lazily(browser: Any, tmp_path: Path) -> None:
             record["results"].append({"content": c, "style": s, "stack": stack, "result": f"result_{stack}"})
     (folder / "run.json").write_text(json.dumps(record))
     page = write_report(folder)
-    start = time.time()
     open_page(browser, page)
     assert run_js(browser, "return cells.length") == 10000
-    assert time.time() - start < 20
     assert painted(browser)
     loaded = run_js(browser, "return [...document.images].filter(i => i.complete && i.naturalWidth).length")
     assert 20 < loaded < 4000

@@ -473,8 +473,8 @@ def cache_of(tiny: Tiny, kind: str) -> Path:
 
 # What is done to a tree where everything is fine and one run has been done; exit code; part of the error line.
 TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
-    "config: empty": (lambda t: (t.root / "tiny.yml").write_text(""), 2, "needs the sections"),
-    "config: binary": (lambda t: (t.root / "tiny.yml").write_bytes(b"\xff\x00\x01"), 2, "not a readable YAML"),
+    "config: empty": (lambda t: (t.root / "tiny.yml").write_text(""), 2, "has 0 bytes"),
+    "config: binary": (lambda t: (t.root / "tiny.yml").write_bytes(b"\xff\x00\x01"), 2, "not readable"),
     "config: a list": (lambda t: (t.root / "tiny.yml").write_text("- 1\n"), 2, "needs the sections"),
     "config: open bracket": (lambda t: (t.root / "tiny.yml").write_text("data: {"), 2, "not a readable YAML"),
     "config: python tag": (lambda t: (t.root / "tiny.yml").write_text("!!python/object/apply:os.system [ls]"), 2, "YAML"),
@@ -487,7 +487,7 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
     "config: size infinite": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("e: 8", "e: .inf")), 2, "image_size"),
     "config: type a list": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("ddpm", "[1]")), 2, "model.type"),
     "config: beta nan": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_start: .nan}"), 2, "beta_start"),
-    "config: beta 2": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_end: 2}"), 2, "less than 1"),
+    "config: beta 2": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_end: 2}"), 2, "must be from"),
     "config: bare diffusion": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: 5"), 2, "the section diffusion"),
     "config: few timesteps": (
         lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {num_diffusion_timesteps: 10}"), 2, "--t_0 999",
