@@ -58,12 +58,12 @@ class Inversions:
         return (
             (not need.h or self.cache.has_h(picture.digest, kept))
             and (not need.x_T or self.cache.has_x_T(picture.digest))
-            and (not picture.sample or self.drawn(picture))
+            and self.drawn(picture)
         )
 
-    def drawn(self, picture: Picture) -> bool:
-        """Whether a sample's picture is there, drawn by this model."""
-        return read_record(picture.path) == self.sample_record(picture)
+    def drawn(self, *pictures: Picture) -> bool:
+        """Whether those of the pictures that are samples are there, drawn by this model."""
+        return all(read_record(p.path) == self.sample_record(p) for p in pictures if p.sample)
 
     def sample_record(self, picture: Picture) -> dict[str, object]:
         return {"sample": picture.digest, "model": model_stamp(self.model)}

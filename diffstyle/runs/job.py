@@ -60,7 +60,7 @@ class Job:
         for pair in self.pairs:
             if self.has_failed(pair):
                 continue
-            if not self.cfg.overwrite and is_done(self.stamp, self.cfg, pair):
+            if not self.cfg.overwrite and is_done(self.stamp, self.cfg, pair) and self.inversions.drawn(pair.content, pair.style):
                 self.outcome.kept.append(pair.name)
             else:
                 todo.append(pair)

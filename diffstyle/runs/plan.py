@@ -78,6 +78,10 @@ class Plan:
         """Every file of the pairs and every sample, relative to save_dir."""
         for pair in self.pairs:
             yield from (pair.name, pair.result_name)
+        yield from self.drawn()
+
+    def drawn(self) -> Iterator[str]:
+        """Every sample, relative to save_dir."""
         yield from (os.path.join(SAMPLES, p.path.name) for p in (*self.contents, *self.styles) if p.sample)
 
     def read(self) -> Iterator[Path]:

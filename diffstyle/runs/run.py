@@ -68,6 +68,8 @@ def precompute(model: Model, cfg: RunConfig, inputs: Sequence[Input], share: Sha
     open_folder(cfg.cache_dir, "--cache_dir")
     pictures, failed = read_pictures(inputs, root_of(inputs), cfg.exif)
     plan = Plan(pictures, pictures, [Pair(i, p, p, p.name) for i, p in enumerate(pictures) if p.digest], failed)
+    if drawn := list(plan.drawn()):
+        check_places(cfg, drawn, plan.read())
     job = Job(model, cfg, plan, share, LatentCache(cfg.cache_dir, cache_key(model, cfg.settings), model))
     wanted = len(job.inversions.needs(job.pairs))
     said = saying(lambda: f"{wanted - len(job.inversions.needs(job.pairs))} of {wanted} missing inversions are made")

@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background inherits an ignored one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background inherits an ignored one,
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and under nohup this one
     rng, signals, total = random.Random(args.seed), itertools.cycle(SIGNALS), Counter[str]()
     for i, (name, options) in enumerate(OPTIONS.items()):
         share = args.kills * (i + 1) // len(OPTIONS) - args.kills * i // len(OPTIONS)

@@ -2,7 +2,7 @@
 
 Half a minute in CI, always the same inputs. Longer, with other inputs every time, by hand:
 
-    FUZZ_EXAMPLES=3000 python -m pytest tests/fuzz -p no:xdist
+    FUZZ_EXAMPLES=3000 python -m pytest tests/fuzz
 
 A failure prints the smallest input that hypothesis finds. More than 10 s for one input, or more than 1 GB beyond the start
 in all, is a failure too.

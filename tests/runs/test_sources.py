@@ -128,8 +128,9 @@ def test_samples_are_drawn_again(spoil: str, base: list[str], tmp_path: Path) ->
         drawn.unlink()
     else:
         shutil.rmtree(tmp_path / "cache")
-    for path in (tmp_path / "out").glob("*.png"):
-        path.unlink()
+    if spoil != "missing":  # then it is drawn although its results are there
+        for path in (tmp_path / "out").glob("*.png"):
+            path.unlink()
     assert main.main(argv) == 0 and pictures(tmp_path / "out") == whole
 
 
@@ -147,6 +148,9 @@ def test_just_precompute_draws(base: list[str], tmp_path: Path, capsys: pytest.C
     assert len(before) == 8 and len(list((tmp_path / "out/samples").iterdir())) == 2
     assert main.main([*base, "--content_dir", "sample:2"]) == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()} == before
+    other = [*base, "--content_dir", str(tmp_path / "out/samples"), "--style_dir", "sample:1", "--n_gen_step", "7"]
+    code, err = run([*other, "--just_precompute"], capsys)
+    assert code == 2 and "would write over it" in error_line(err)
 
 
 def test_a_sweep_draws_its_samples_once(base: list[str], tmp_path: Path) -> None:
