@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from diffstyle import flags
 from diffstyle.console import exit_code, lossy_streams
+from diffstyle.errors import saying
 from diffstyle.settings import Settings
 from diffstyle.version import __version__
 
@@ -55,8 +56,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to do")
     what.add_argument("--version", action="version", version=f"diffstyle {__version__}", help="print the version, then stop")
     what.add_argument("--diff_style", action="store_true", default=True, help="style transfer, the only mode")
-    what.add_argument("--config", default="avatars.yml", help="model description: a name in configs/ or a path")
-    what.add_argument("--model_path", help="checkpoint to use instead of the config's")
+    what.add_argument("--config", default="avatars.yml",
+                      help="model description: a name in configs/, a path, a diffusers folder or hf:OWNER/NAME")
+    what.add_argument("--model_path",
+                      help="checkpoint to use instead of the config's: a file; or a diffusers folder or hf:OWNER/NAME on the "
+                           "Hugging Face hub, which need no --config")
     what.add_argument("--content_dir", default=flags.CONTENT_DIR,
                       help="folder or file of contents; or dataset:NAME[:N] from configs/paths_config.py; or sample:N, "
                            "pictures drawn by the model itself")
@@ -124,7 +128,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                        help="evaluations a walk of the other solvers, those at injections apart")
     steps.add_argument("--seed", type=int, help="seed of the boosting noise")
     steps.add_argument("--noise",
-                       help="pair: noise depends on seed and the two pictures only; official: one global stream")
+                       help="pair: noise depends on seed and the two pictures only; official: the single stream of a "
+                            "run of the official main.py on a CPU; golden: that of the tests' recorded arrays")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
@@ -190,14 +195,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (0 done, 1 failed work, 2 wrong usage, 130 or 143 interrupted)."""
 
     def command() -> int:
-        from diffstyle.commands import work  # brings torch, which wrong flags need not wait for
+        with saying(lambda: "nothing was begun"):
+            from diffstyle.commands import work  # brings torch, which wrong flags need not wait for
 
-        return work(args)
+            return work(args)
 
     with lossy_streams():
         args = parse(argv)
         logging.basicConfig(level=args.verbose, format="%(message)s", stream=sys.stderr, force=True)
-        return exit_code(command)
+        return exit_code(command, "--verbose debug shows where")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ each result R is compared with A, with B and with T, the avatar drawn with A's s
 - edges: correlation of R's gradient magnitude with T's, minus that with B's. Above 0 follows the content.
 - glasses, beard: only pairs in which exactly one of A and B wears it; R nearer to T than to B where it is worn.
 
-Prints a table per gamma and per omega with 95 % bootstrap intervals; writes attributes.csv (one row a pair) and attributes.png.
+T is the ideal transfer, so each result also has
+
+- psnr: PSNR of R to T, beside three baselines: B unchanged, A unchanged, and the means of B's background, hair, skin and
+  clothes painted flat over A's regions;
+- hair: share of A's hair pixels (and beard) that are nearer to B's hair colour than to its other three;
+- gradient: mean gradient magnitude of R over T's; below 1 is blur, above it noise.
+
+Prints two tables, a row per gamma and per omega: shares of pairs with 95 % bootstrap intervals, then psnr (median, 10th
+percentile), hair and gradient (medians). Writes attributes.csv (one row a pair) and attributes.png.
 """
 
 from __future__ import annotations
@@ -21,8 +29,9 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +43,8 @@ from diffstyle.errors import DiffstyleError
 ROOT = Path(__file__).resolve().parents[1]
 REGIONS = ("background", "hair", "skin", "clothes")
 SMALL = 0.02  # share of the picture under which a region is not judged
-MEASURES = ("colours", "shape", "edges", "glasses", "beard")
+MEASURES = ("colours", "shape", "edges", "glasses", "beard")  # shares of pairs that follow the rule
+AMOUNTS = ("psnr", "hair", "gradient")
 
 
 def labels(masks: dict[str, np.ndarray]) -> np.ndarray:
@@ -53,13 +63,36 @@ def gradient(image: np.ndarray) -> np.ndarray:
     return sum(np.hypot(*np.gradient(image[..., c])) for c in range(3))
 
 
+def psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    """PSNR in dB of two pictures in 0..255; the first is clipped, as a file would be."""
+    error = np.square(image.clip(0, 255) - truth).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-10)))
+
+
+def baselines(content: Avatar, style: Avatar, size: int) -> dict[str, float]:
+    """PSNR to T of what takes no model: the style, the content, the style's mean colours in the content's regions."""
+    truth = render(replace(content, colours=style.colours), size).astype(float)
+    pictures = [render(avatar, size).astype(float) for avatar in (style, content)]
+    where, regions = labels(region_masks(style, size)), labels(region_masks(content, size))
+    overall = pictures[0].mean((0, 1))
+    means = [pictures[0][where == i].mean(0) if (where == i).any() else overall for i in range(len(REGIONS))]
+    flat = np.array([*means, overall])[regions]  # -1, covered by none, is the last
+    return {
+        "style unchanged": psnr(pictures[0], truth),
+        "content unchanged": psnr(pictures[1], truth),
+        "style's means in the content's regions": psnr(flat, truth),
+    }
+
+
 def measure(content: Avatar, style: Avatar, result: np.ndarray, size: int) -> dict[str, float]:
     """The measures of one pair, result (H, W, 3) in 0..255; NaN where one does not apply. Positive follows the rule."""
     a, b = region_masks(content, size), region_masks(style, size)
     a_labels, b_labels = labels(a), labels(b)
     truth = render(replace(content, colours=style.colours), size).astype(float)
     style_image = render(style, size).astype(float)
-    found = dict.fromkeys(MEASURES, float("nan"))
+    found = dict.fromkeys(MEASURES + AMOUNTS, float("nan"))
+    found["psnr"] = psnr(result, truth)
+    found["gradient"] = float(gradient(result.clip(0, 255)).mean() / gradient(truth).mean())
 
     judged = [i for i, r in enumerate(REGIONS) if min(a[r].mean(), b[r].mean()) >= SMALL]
     to_style, to_content = [], []
@@ -71,6 +104,9 @@ def measure(content: Avatar, style: Avatar, result: np.ndarray, size: int) -> di
     found["colours"] = float(np.mean(to_content) - np.mean(to_style))
 
     named = np.linalg.norm(result[:, :, None] - colours_of(style), axis=-1).argmin(-1)
+    hair = a_labels == REGIONS.index("hair")
+    if hair.any():
+        found["hair"] = float((named[hair] == REGIONS.index("hair")).mean())
     differ = (a_labels != b_labels) & (a_labels >= 0) & (b_labels >= 0)
     as_content, as_style = (differ & (named == a_labels)).sum(), (differ & (named == b_labels)).sum()
     if as_content + as_style:
@@ -108,17 +144,26 @@ def summary(rows: list[dict[str, float]]) -> dict[str, tuple[float, float, float
     return result
 
 
+def quantiles(rows: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """Median and 10th percentile of the amounts, by name."""
+    values = {name: [row[name] for row in rows] for name in AMOUNTS}
+    return {name: (float(np.nanmedian(v)), float(np.nanpercentile(v, 10))) for name, v in values.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="avatars.yml")
     parser.add_argument("--model_path")
     parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair: choose settings on others")
     parser.add_argument("--gammas", type=float, nargs="+", default=[round(0.1 * i, 1) for i in range(11)])
     parser.add_argument("--omegas", type=float, nargs="*", default=[0.3, 0.7], help="at --omega_gamma")
     parser.add_argument("--omega_gamma", type=float, default=0.6)
     parser.add_argument("--n_inv", type=int, default=50)
     parser.add_argument("--n_gen", type=int, default=50)
     parser.add_argument("--t_edit", type=int, default=400)
+    parser.add_argument("--content_replace_step", type=int, default=50)
+    parser.add_argument("--t_0", type=int, default=999)
     parser.add_argument("--batch_size", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("results/attributes"))
     args = parser.parse_args()
@@ -129,7 +174,7 @@ def main() -> int:
         return error.exit_code
 
     size = model.config.image_size
-    avatars = [(sample_attributes(1, 2 * i), sample_attributes(1, 2 * i + 1)) for i in range(args.pairs)]
+    avatars = [(sample_attributes(1, 2 * i), sample_attributes(1, 2 * i + 1)) for i in range(args.first, args.first + args.pairs)]
     contents, styles = (
         torch.stack([torch.tensor(render(pair[k], size)).permute(2, 0, 1) / 127.5 - 1 for pair in avatars]) for k in (0, 1)
     )
@@ -137,20 +182,29 @@ def main() -> int:
     latents = invert_all(model, contents, styles, args)
     rows: list[dict[str, float]] = []
     shares = {}
+    amounts = {}
     print("| gamma | omega |" + "".join(f" {m} |" for m in MEASURES))
     print("|---|---|" + "---|" * len(MEASURES))
     for gamma, omega in settings:
         results = transfer_all(model, latents, args, gamma, omega)
         found = [measure(a, b, r, size) for (a, b), r in zip(avatars, results, strict=True)]
         rows += [{"pair": i, "gamma": gamma, "omega": omega, **row} for i, row in enumerate(found)]
-        shares[gamma, omega] = summary(found)
+        shares[gamma, omega], amounts[gamma, omega] = summary(found), quantiles(found)
         cells = (shares[gamma, omega].get(m) for m in MEASURES)
         texts = [f" {c[0]:.0%} [{c[1]:.0%}, {c[2]:.0%}] |" if c else " n/a |" for c in cells]
         print(f"| {gamma} | {omega} |" + "".join(texts), flush=True)
 
+    print("\n| gamma | omega | PSNR to T, median | 10th percentile | hair in one colour | gradient |\n|---|---|---|---|---|---|")
+    floors = [baselines(a, b, size) for a, b in avatars]
+    for name in floors[0]:
+        values = [floor[name] for floor in floors]
+        print(f"| {name} | | {np.median(values):.2f} | {np.percentile(values, 10):.2f} | | |")
+    for (gamma, omega), a in amounts.items():
+        print(f"| {gamma} | {omega} | {a['psnr'][0]:.2f} | {a['psnr'][1]:.2f} | {a['hair'][0]:.0%} | {a['gradient'][0]:.2f} |")
+
     args.out.mkdir(parents=True, exist_ok=True)
     with open(args.out / "attributes.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["pair", "gamma", "omega", *MEASURES])
+        writer = csv.DictWriter(file, ["pair", "gamma", "omega", *MEASURES, *AMOUNTS])
         writer.writeheader()
         writer.writerows(rows)
     plot(shares, args.out / "attributes.png")
@@ -158,12 +212,17 @@ def main() -> int:
     return 0
 
 
+def settings_of(args: argparse.Namespace, **more: Any) -> diffstyle.Settings:
+    names = ("n_inv", "n_gen", "t_edit", "content_replace_step", "t_0")
+    return diffstyle.Settings(**{name: getattr(args, name) for name in names}, **more)
+
+
 def invert_all(
     model: diffstyle.Model, contents: torch.Tensor, styles: torch.Tensor, args: argparse.Namespace
 ) -> tuple[diffstyle.Inverted, diffstyle.Inverted]:
     """Contents and styles inverted once; every gamma and omega shares them."""
-    settings = {"n_inv": args.n_inv, "n_gen": args.n_gen, "t_edit": args.t_edit}
-    one, other = (diffstyle.invert(model, x, args.batch_size, **settings) for x in (contents, styles))
+    s = asdict(settings_of(args))
+    one, other = (diffstyle.invert(model, x, args.batch_size, **s) for x in (contents, styles))
     return one, other
 
 
@@ -175,7 +234,8 @@ def transfer_all(
     omega: float,
 ) -> list[np.ndarray]:
     """The pairs' results at one setting, each (H, W, 3) in 0..255."""
-    x = diffstyle.transfer(model, *latents, args.batch_size, one_to_one=True, gamma=gamma, omega=omega)
+    s = asdict(settings_of(args, gamma=gamma, omega=omega))
+    x = diffstyle.transfer(model, *latents, args.batch_size, one_to_one=True, **s)
     return list(((x.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).double().numpy())
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw a training run's loss and h-influence from its loss.csv.
+"""Draw a training run's loss, h-influence and, where a column psnr_* gives it, PSNR to T from its loss.csv.
 
     python benchmarks/loss_curve.py runs/avatars/loss.csv --out loss.png
 """
@@ -37,7 +37,9 @@ def main() -> int:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    psnr = {name: columns.pop(name) for name in list(columns) if name.startswith("psnr")}
+    figure, axes = plt.subplots(1, 3 if psnr else 2, figsize=(15 if psnr else 10, 3.6))
+    left, right = axes[0], axes[1]
     left.semilogy(*zip(*columns.pop("loss"), strict=True))
     left.set(xlabel="iteration", ylabel="loss")
     left.grid(True, which="both", alpha=0.3)
@@ -46,6 +48,11 @@ def main() -> int:
     right.set(xlabel="iteration", ylabel="h-influence (RMS change of $P_t$)", ylim=(0, None))
     right.grid(True, alpha=0.3)
     right.legend(fontsize="small")
+    for name, points in psnr.items():
+        axes[2].plot(*zip(*points, strict=True), "o-", markersize=3, label=name.removeprefix("psnr_"))
+        axes[2].set(xlabel="iteration", ylabel="PSNR to T, median (dB)")
+        axes[2].grid(True, alpha=0.3)
+        axes[2].legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(args.out, dpi=100)
     print(args.out)

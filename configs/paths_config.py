@@ -1,4 +1,5 @@
-"""Where checkpoints and data sets lie here. Edit the right-hand sides; relative paths start at the repository.
+"""Where checkpoints and data sets lie here. Edit the right-hand sides; relative paths start at the repository
+(of checkpoints in an installation without one: at ~/.cache/diffstyle).
 
 MODEL_PATHS: a config's name (its file without .yml), or the ``data.category`` or ``data.dataset`` in it -> the
 checkpoint (a file, or a diffusers folder). The most specific key wins; ``--model_path`` wins over all of them.

@@ -28,12 +28,13 @@ WALK = ("n_inv", "t_0", "solver", "nfe")  # settings that an inversion depends o
 
 
 def load(config: str | Path, model_path: str | Path | None = None, device: str = "auto", precision: str = "fp32") -> Model:
-    """A model ready to use. ``config`` is a name in configs/ or a path; see ``main.py --help`` for the rest.
+    """A model ready to use. ``config`` is a name in configs/, a path, a diffusers folder or hf:OWNER/NAME.
 
+    See ``main.py --help`` for the rest.
     Raises UsageError or WorkError with one line that says what is wrong.
     """
     path = Path(model_path) if model_path else None
-    return load_model(load_config(config), path, pick_device(device), pick_dtype(precision))
+    return load_model(load_config(config, path), path, pick_device(device), pick_dtype(precision))
 
 
 def invert(model: Model, pictures: Pictures, batch_size: int = 4, **settings: Any) -> Inverted:

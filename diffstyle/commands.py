@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -103,6 +104,17 @@ def settings_of(args: Namespace, values: Mapping[str, Any] | None = None) -> Set
     return Settings.of(**{**{name: value for name, value in vars(args).items() if name in names}, **(values or {})})
 
 
+def check_names(args: Namespace) -> None:
+    """Raise UsageError for a path that no file can have."""
+    for name in ("config", "model_path", "content_dir", "style_dir", "pairs", "mask", "save_dir", "cache_dir"):
+        path = getattr(args, name) or "."
+        try:
+            os.stat(path)
+        except (OSError, ValueError) as error:  # ValueError: a null byte
+            if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+                raise UsageError(f"--{name} {path[:60]!r}...: no file can have such a name ({error.args[-1]})") from None
+
+
 def prepare(args: Namespace) -> Order:
     """Everything that is known before a picture or the network is looked at. Raises UsageError."""
     share = find_share(args.shard)
@@ -115,7 +127,8 @@ def prepare(args: Namespace) -> Order:
     if args.batch_size is not None and args.batch_size < 1:
         raise UsageError(f"--batch_size {args.batch_size}: use 1 or more")
 
-    config, cfg = load_config(args.config), run_config(args)
+    check_names(args)
+    config, cfg = load_config(args.config, args.model_path, not args.no_download), run_config(args)
     device, dtype = pick_device(args.device, share.local), pick_dtype(args.precision)
     animate, ending = animation_format(args.animate) if args.animate else ("", "")
     axes = parse_axes(args.sweep)

@@ -89,20 +89,27 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def exit_code(work: Callable[[], int]) -> int:
-    """What ``work`` returns; or, said in one line, what its error stands for: 2 wrong usage, 1 failed work, 130 Ctrl-C."""
+def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:
+    """What ``work`` returns (nothing is 0); or, said in one line, what its error stands for: 2 wrong usage, 1 failed work.
+
+    130 and 143 are SIGINT and SIGTERM. An error that nobody has foreseen is raised; with ``unforeseen``, which tells how to
+    see more of it, it is failed work too.
+    """
     try:
         with interruptible():
-            return work()
+            return work() or 0
     except DiffstyleError as error:
         log.debug("", exc_info=True)
-        log.critical("error: %s", " ".join(str(error).splitlines()))
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
     except Interrupted as stop:
-        log.critical("interrupted: %s; the same command goes on from there", stop.progress or "nothing was begun")
+        so_far = f": {stop.progress}; the same command goes on from there" if stop.progress else ""
+        print(f"interrupted{so_far}", file=sys.stderr)
         return stop.exit_code
     except Exception as error:
+        if not unforeseen:
+            raise
         log.debug("", exc_info=True)
         text = " ".join(str(error).split())[:300]
-        log.critical("error: %s: %s (--verbose debug shows where)", type(error).__name__, text)
+        print(f"error: {type(error).__name__}: {text} ({unforeseen})", file=sys.stderr)
         return 1

@@ -117,7 +117,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with open(temporary, "wb") as f:
             write(f)
             f.flush()
-            os.fsync(f.fileno())
+            sync(f.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -125,6 +125,15 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sync(handle: int) -> None:
+    """Have an open file's bytes written to the disk, where its file system can do that."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -68,9 +68,11 @@ def inversion_steps(n_inv: int, t_0: int = 999) -> list[Step]:
 def event_timesteps(n_gen: int, content_replace_step: int = 50, t_0: int = 999) -> list[int]:
     """The timesteps at which the official code looks at h: ``content_replace_step`` of them, or every step for 0 and -1.
 
-    Their number, not n_gen, sets the strength of the injection. One is t = 0 alone; more than there are timesteps are all.
+    Their number, not n_gen, sets the strength of the injection. One is t = 0 alone; as many as there are timesteps, or
+    more, are every step too.
     """
-    n = n_gen if content_replace_step in (0, -1) else min(content_replace_step, t_0 + 1)
+    every_step = content_replace_step in (0, -1) or content_replace_step > t_0
+    n = n_gen if every_step else content_replace_step
     return [0] if n == 1 else timestep_grid(n, t_0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         h = self.conv1(silu_(self.norm1(x)))
-        emb = self.temb_proj(F.silu(temb))[:, :, None, None]
+        emb = self.temb_proj(temb)[:, :, None, None]
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
             h = add_(mul_(self.norm2(h), 1 + scale), shift)
@@ -100,6 +101,18 @@ class Level(nn.Module):
         return self.attn[i](x) if len(self.attn) else x
 
 
+def make_level(
+    c_ins: Sequence[int], c: int, res: Callable[[int, int], ResBlock], attn: Callable[[int], AttnBlock] | None
+) -> Level:
+    """Residual blocks from the channels ``c_ins`` to ``c``, with attention after each or none."""
+    level = Level()
+    for c_in in c_ins:
+        level.block.append(res(c_in, c))
+        if attn:
+            level.attn.append(attn(c))
+    return level
+
+
 class TimeEmbedding(nn.Module):
     """Two dense layers on the sinusoidal embedding."""
 
@@ -154,50 +167,38 @@ class DDPM(HSpaceUNet):
         self.cos_first, self.freq_shift = cos_first, freq_shift
         c_temb = 4 * ch
 
-        def norm(c: int) -> nn.Module:
-            return GroupNorm32(norm_groups, c, eps=norm_eps)
-
-        def res(c_in: int, c_out: int) -> ResBlock:
-            return ResBlock(c_in, c_out, c_temb, dropout, norm, scale_shift)
-
-        def attention(c: int, norm: Norm = norm) -> AttnBlock:
-            return AttnBlock(c, norm, head_dim)
+        norm = partial(GroupNorm32, norm_groups, eps=norm_eps)
+        res = partial(ResBlock, c_temb=c_temb, dropout=dropout, norm=norm, scale_shift=scale_shift)
+        attn = partial(AttnBlock, norm=norm, head_dim=head_dim)
+        widths = [round(ch * mult) for mult in ch_mult]
+        attns = [attn if image_size >> i in attn_resolutions else None for i in range(len(widths))]
 
         self.temb = TimeEmbedding(ch, c_temb)
         self.conv_in = nn.Conv2d(in_channels, ch, 3, padding=1)
 
         # Encoder: c_skips lists the channels of every activation that a skip connection carries.
-        c, c_skips, resolution = ch, [ch], image_size
+        c, c_skips = ch, [ch]
         self.down = nn.ModuleList()
-        for i, mult in enumerate(ch_mult):
-            level = Level()
-            for _ in range(num_res_blocks):
-                level.block.append(res(c, round(ch * mult)))
-                c = round(ch * mult)
+        for i, width in enumerate(widths):
+            down = make_level([c] + [width] * (num_res_blocks - 1), width, res, attns[i])
+            c = width
+            c_skips += [c] * num_res_blocks
+            if i != len(widths) - 1:
+                down.downsample = Downsample(c, resamp_with_conv, pad_all_sides)
                 c_skips.append(c)
-                if resolution in attn_resolutions:
-                    level.attn.append(attention(c))
-            if i != len(ch_mult) - 1:
-                level.downsample = Downsample(c, resamp_with_conv, pad_all_sides)
-                c_skips.append(c)
-                resolution //= 2
-            self.down.append(level)
+            self.down.append(down)
 
-        self.mid = Middle(res(c, c), attention(c, nn.Identity if scale_shift else norm), res(c, c))
+        self.mid = Middle(res(c, c), attn(c, norm=nn.Identity) if scale_shift else attn(c), res(c, c))
 
         # Decoder: built from the deepest level up, stored with the outermost level first as published.
         levels: list[Level] = []
-        for i, mult in reversed(list(enumerate(ch_mult))):
-            level = Level()
-            for _ in range(num_res_blocks + 1):
-                level.block.append(res(c + c_skips.pop(), round(ch * mult)))
-                c = round(ch * mult)
-                if resolution in attn_resolutions:
-                    level.attn.append(attention(c))
+        for i, width in reversed(list(enumerate(widths))):
+            c_ins = [below + c_skips.pop() for below in [c] + [width] * num_res_blocks]
+            up = make_level(c_ins, width, res, attns[i])
+            c = width
             if i != 0:
-                level.upsample = Upsample(c, resamp_with_conv)
-                resolution *= 2
-            levels.insert(0, level)
+                up.upsample = Upsample(c, resamp_with_conv)
+            levels.insert(0, up)
         self.up = nn.ModuleList(levels)
 
         self.norm_out = norm(c)
@@ -210,7 +211,8 @@ class DDPM(HSpaceUNet):
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
         dtype = self.conv_in.weight.dtype
-        temb = self.temb(timestep_embedding(t, self.ch, self.cos_first, self.freq_shift).to(dtype))  # (N, 4 ch)
+        temb = self.temb(timestep_embedding(t, self.ch, self.cos_first, self.freq_shift).to(dtype))
+        temb = F.silu(temb)  # (N, 4 ch), as every block takes it
 
         # Encoder
         skips = [self.conv_in(x.to(dtype))]

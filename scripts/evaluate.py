@@ -9,6 +9,7 @@ it was computed; what could not be, and why), metrics.png, and metrics_images.cs
 sweep's folder is measured combination by combination. The protocols are written down in docs/metrics.md:
 
     offline  pixels, EfficientNet-Lite0 (weights in a package) and the diffusion model's own features: always works
+    faces    identity, expression and landmarks of photographs of faces, on small networks that lie in pretrained/metrics
     paper    FID, ID and Gram, the columns of the paper's table
     artfid   LPIPS, ArtFID's Frechet distance, ArtFID
     all      everything
@@ -35,7 +36,8 @@ from typing import Any
 from torch import Tensor
 
 from diffstyle.api import load
-from diffstyle.errors import DiffstyleError, UsageError, WorkError
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError, WorkError
 from diffstyle.figures import measures, metrics
 from diffstyle.figures.measures import Files, Measure, Sample
 from diffstyle.files import file_hash, write_whole
@@ -261,11 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--art_inception", type=Path, help="ArtFID's Inception as TorchScript: (N, 3, H, W) in [0, 1] to (N, D)")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    try:
-        return work(args)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

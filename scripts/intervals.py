@@ -34,7 +34,8 @@ import torch
 from torch import Tensor
 
 from diffstyle.api import load
-from diffstyle.errors import DiffstyleError, UsageError, WorkError
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError, WorkError
 from diffstyle.figures import feature_networks, metrics
 from diffstyle.files import open_folder, write_json, write_whole
 from diffstyle.images import load_image
@@ -45,6 +46,7 @@ from diffstyle.sampling import invert
 from diffstyle.steps import inversion_steps
 
 ROOT = Path(__file__).resolve().parents[1]
+
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches (N, 3, H, W) in about [-1, 1] to (N,)
 
 
@@ -151,6 +153,9 @@ def draw(points: Sequence[Point], rule: Rule, t_edit: int, t_boost: int, out: Pa
 
 
 def work(args: argparse.Namespace) -> None:
+    for name, least in (("n_images", 1), ("n_inv", 2), ("batch_size", 1)):
+        if (value := getattr(args, name)) < least:
+            raise UsageError(f"--{name} {value}: use {least} or more")
     open_folder(args.out, "--out")
     model = load(args.config, args.model_path, args.device)
     paths = list_images(args.images, "--images", recursive=True)[: args.n_images]
@@ -191,15 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=ROOT / "results/intervals")
     args = parser.parse_args(argv)
-    try:
-        for name, least in (("n_images", 1), ("n_inv", 2), ("batch_size", 1)):
-            if (value := getattr(args, name)) < least:
-                raise UsageError(f"--{name} {value}: use {least} or more")
-        work(args)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python scripts/make_avatars.py --n 20000 --seed 0 --out data/avatars.npz     # + data/avatars_attributes.csv
     python scripts/make_avatars.py --n 100 --seed 1 --size 256 --out data/faces  # PNG files + attributes.csv
+    python scripts/make_avatars.py --n 20000 --layers --out data/layers.npz      # to be coloured anew in every batch
 
 Avatar i of seed s is the same whatever --n and --size. By convention training draws seed 0, held-out
 measurements seed 1 and the pictures of test_images/ seed 2, so they never overlap.
@@ -13,20 +14,19 @@ by resvg-py; both are development packages (requirements-dev.txt).
 from __future__ import annotations
 
 import argparse
-import colorsys
 import csv
 import io
-import itertools
 import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from avatar_parts import BEARDS, GLASSES, HATS, MIN_DISTANCE, MOUTHS, RGB, TOPS, Avatar, Colours, Shape, sample_attributes
 from PIL import Image
 
 try:
@@ -37,142 +37,26 @@ except ImportError as error:
         raise
     sys.exit(f"error: {error.name} is missing: pip install -r requirements-dev.txt")
 
-RGB = tuple[int, int, int]
+# What others import from here.
+__all__ = [
+    "BEARDS",
+    "GLASSES",
+    "MIN_DISTANCE",
+    "MOUTHS",
+    "TOPS",
+    "Avatar",
+    "Colours",
+    "layers",
+    "region_masks",
+    "render",
+    "sample_attributes",
+]
 
-# Parts that are clear at 64x64. Left out: types with fine lines, with colours that cannot be set, that hide the
-# eyes, or that have no place for a beard or glasses (shape attributes are independent of each other).
-HATS = tuple("HAT TURBAN WINTER_HAT_1 WINTER_HAT_3".split())
-TOPS = (
-    *"NONE BOB BUN CAESAR CURLY FRIZZLE FRO MIA_WALLACE SHAGGY_MULLET SHAGGY SHORT_CURLY SHORT_DREADS_2".split(),
-    *"SHORT_FLAT SHORT_ROUND SHORT_WAVED STRAIGHT_1 STRAIGHT_STRAND BRAIDS ELVIS EVIL_SPIKE HALF_SHAVED".split(),
-    *"MOHAWK MOWGLI PIXIE POMPADOUR QUIFF WILD".split(),
-    *HATS,
-)
-EYES = tuple("DEFAULT CLOSED HAPPY SQUINT SURPRISED SIDE WINK EYE_ROLL".split())
-EYEBROWS = (
-    *"DEFAULT DEFAULT_NATURAL ANGRY ANGRY_NATURAL FLAT_NATURAL RAISED_EXCITED RAISED_EXCITED_NATURAL".split(),
-    *"SAD_CONCERNED SAD_CONCERNED_NATURAL UP_DOWN UNIBROW_NATURAL".split(),
-)
-NOSES = tuple("DEFAULT SMALL WIDE".split())
-MOUTHS = tuple("DEFAULT SMILE BIG_SMILE TWINKLE SERIOUS SAD CONCERNED DISBELIEF SCREAM_OPEN GRIMACE TONGUE".split())
-GLASSES = tuple("PRESCRIPTION_2 ROUND SUNGLASSES WAYFARERS".split())
-BEARDS = tuple("BEARD_LIGHT BEARD_MEDIUM BEARD_MAGESTIC MOUSTACHE_FANCY MOUSTACHE_MAGNUM".split())
-CLOTHES = tuple("COLLAR_SWEATER HOODIE SHIRT_CREW_NECK SHIRT_SCOOP_NECK SHIRT_V_NECK".split())
-
-NATURAL_SKIN = tuple("#FFDBB4 #F8D25C #FD9841 #EDB98A #D08B5B #AE5D29 #F1C27D #E0AC69 #C68642 #FFCDB8".split())
-NATURAL_HAIR = tuple("#A55728 #2C1B18 #B58143 #D6B370 #724133 #4A312C #F59797 #ECDCBF #C93305 #E8E1E1".split())
-MIN_DISTANCE = 90.0  # between any two of the four colours: Euclidean, RGB 0..255
-MIN_SKIN_LUMA = 100.0  # eyes, brows and mouth are drawn in translucent black and vanish on darker skin
-
-LEFT, TOP, SIDE = 19.0, 15.0, 226.0  # the square of the 264x280 drawing that fills the frame at zoom 1
+LEFT, TOP, SIDE = 20.0, 10.0, 224.0  # the square of the 264x280 drawing that fills the frame at zoom 1
 PIVOT_X, PIVOT_Y = 132, 160  # what zoom and tilt leave in place: the throat, so that clothes stay in view
 SUPERSAMPLING = 2
+PALETTES = 50000  # colourings that --layers writes
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Everything but colour. Parts are names of python-avatars' enums; glasses and beard may be "NONE"."""
-
-    top: str
-    eyes: str
-    eyebrows: str
-    nose: str
-    mouth: str
-    glasses: str
-    beard: str
-    clothes: str
-    zoom: float  # 0.86..1.22, larger is nearer
-    stretch: float  # width over height, 0.9..1.1
-    shift_x: float  # units of the 264x280 drawing
-    shift_y: float
-    tilt: float  # degrees
-    turn_x: float  # of the features against the head (as if it turned), drawing units
-    turn_y: float
-    flip: bool
-
-
-@dataclass(frozen=True)
-class Colours:
-    """RGB 0..255. A hat and the beard have the hair's colour."""
-
-    background: RGB
-    hair: RGB
-    skin: RGB
-    clothes: RGB
-
-
-@dataclass(frozen=True)
-class Avatar:
-    """dataclasses.replace(a, colours=b.colours) is a in the colours of b."""
-
-    shape: Shape
-    colours: Colours
-
-
-# ---- sampling
-
-
-def sample_attributes(seed: int, index: int) -> Avatar:
-    """Avatar number index of a seed. Shape and colours come from two independent random streams."""
-    shape, colours = (np.random.default_rng([seed, index, stream]) for stream in (0, 1))
-    return Avatar(_sample_shape(shape), _sample_colours(colours))
-
-
-def _sample_shape(rng: np.random.Generator) -> Shape:
-    def pick(names: tuple[str, ...], probability: float = 1.0) -> str:
-        worn, name = rng.random() < probability, names[rng.integers(len(names))]
-        return name if worn else "NONE"
-
-    def uniform(low: float, high: float) -> float:
-        return round(float(rng.uniform(low, high)), 3)
-
-    return Shape(
-        top=pick(TOPS),
-        eyes=pick(EYES),
-        eyebrows=pick(EYEBROWS),
-        nose=pick(NOSES),
-        mouth=pick(MOUTHS),
-        glasses=pick(GLASSES, 0.35),
-        beard=pick(BEARDS, 0.35),
-        clothes=pick(CLOTHES),
-        zoom=uniform(0.86, 1.22),
-        stretch=uniform(0.9, 1.1),
-        shift_x=uniform(-16, 16),
-        shift_y=uniform(-8, 8),
-        tilt=uniform(-10, 10),
-        turn_x=uniform(-6, 6),
-        turn_y=uniform(-3, 4),
-        flip=bool(rng.random() < 0.5),
-    )
-
-
-def _sample_colours(rng: np.random.Generator) -> Colours:
-    """Four colours that tell each other apart, by rejection."""
-    while True:
-        skin = _natural(rng, NATURAL_SKIN) if rng.random() < 0.6 else _any_colour(rng)
-        hair = _natural(rng, NATURAL_HAIR) if rng.random() < 0.4 else _any_colour(rng)
-        colours = Colours(_any_colour(rng), hair, skin, _any_colour(rng))
-        four = np.array(list(asdict(colours).values()), dtype=float)
-        distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(four, 2)]
-        if min(distances) >= MIN_DISTANCE and np.dot(skin, (0.299, 0.587, 0.114)) >= MIN_SKIN_LUMA:
-            return colours
-
-
-def _natural(rng: np.random.Generator, palette: tuple[str, ...]) -> RGB:
-    """A tone of the palette with a little noise."""
-    code = palette[rng.integers(len(palette))]
-    r, g, b = (int(np.clip(int(code[i : i + 2], 16) + rng.integers(-10, 11), 0, 255)) for i in (1, 3, 5))
-    return r, g, b
-
-
-def _any_colour(rng: np.random.Generator) -> RGB:
-    """Any hue: vivid, pastel, dark or greyish."""
-    vivid, pastel = ((0.6, 1.0), (0.65, 1.0)), ((0.2, 0.5), (0.85, 1.0))
-    dark, greyish = ((0.3, 1.0), (0.2, 0.55)), ((0.0, 0.3), (0.1, 1.0))
-    saturation, value = (vivid, pastel, dark, greyish)[rng.choice(4, p=(0.45, 0.25, 0.2, 0.1))]
-    r, g, b = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
-    return round(255 * r), round(255 * g), round(255 * b)
 
 
 # ---- drawing
@@ -279,6 +163,21 @@ def region_masks(avatar: Avatar, size: int = 64) -> dict[str, np.ndarray]:
     return masks
 
 
+def layers(avatar: Avatar, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """What any colouring of the shape is made of: constant (size, size, 3) and weights (size, size, 4), both uint8.
+
+    The picture is constant + sum of weights / 255 x colour over background, hair (with the beard), skin and clothes, up
+    to rounding. The colours of the avatar do not matter.
+    """
+    template = _template(avatar.shape)
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    constant = _rasterise(template, size, BLACK, BLACK, BLACK, BLACK, BLACK)
+    one = _rasterise(template, size, BLACK, red, red, green, blue).astype(int) - constant
+    two = _rasterise(template, size, red, BLACK, BLACK, BLACK, BLACK).astype(int) - constant
+    weights = np.concatenate([two[..., :1], one], axis=2)
+    return constant, weights.clip(0, 255).astype(np.uint8)
+
+
 # ---- output
 
 
@@ -339,6 +238,29 @@ def write(out: Path, n: int, seed: int, size: int, workers: int = 1) -> Path:
     return table
 
 
+def _draw_layers(index: int, seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    return layers(sample_attributes(seed, index), size)
+
+
+def write_layers(out: Path, n: int, seed: int, size: int, workers: int = 1) -> None:
+    """An .npz with constant (n, size, size, 3) and weights (n, size, size, 4) of ``layers`` and colours (PALETTES, 4, 3).
+
+    The colours are those of the seed's first PALETTES avatars, whose shapes need not be drawn for that: shape and colours
+    are independent, so any shape may wear any of them.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    constant, weights = np.empty((n, size, size, 3), np.uint8), np.empty((n, size, size, 4), np.uint8)
+    colours = [list(asdict(sample_attributes(seed, i).colours).values()) for i in range(PALETTES)]
+    with multiprocessing.Pool(workers) as pool:
+        drawn = pool.imap(partial(_draw_layers, seed=seed, size=size), range(n), chunksize=64)
+        for i, (c, w) in enumerate(drawn):
+            constant[i], weights[i] = c, w
+    temporary = out.with_name(out.name + ".tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, constant=constant, weights=weights, colours=np.array(colours, np.uint8))
+    os.replace(temporary, out)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Draw cartoon portraits with known attributes.")
     parser.add_argument("--n", type=int, required=True, help="how many")
@@ -347,12 +269,19 @@ def main() -> int:
     )
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="a file ending in .npz, or a folder for PNG files")
+    parser.add_argument("--layers", action="store_true", help="write what colours are multiplied with (see layers)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default %(default)s)")
     args = parser.parse_args()
     for name, least in (("n", 1), ("seed", 0), ("size", 8), ("workers", 1)):
         if getattr(args, name) < least:
             parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    if args.layers and args.out.suffix != ".npz":
+        parser.error(f"--layers writes an .npz, not {args.out}")
     try:
+        if args.layers:
+            write_layers(args.out, args.n, args.seed, args.size, args.workers)
+            print(f"layers of {args.n} avatars of seed {args.seed}: {args.out}")
+            return 0
         table = write(args.out, args.n, args.seed, args.size, args.workers)
     except (OSError, MemoryError) as error:
         print(f"error: cannot write {args.out}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)

@@ -24,8 +24,8 @@ from PIL import Image
 
 SIZE = 256
 AVATAR_SEED = 2
-AVATAR_CONTENTS = (19, 21, 22, 35, 50, 71)  # clearly different outlines; with and without glasses, hat, beard
-AVATAR_STYLES = (3, 17, 26, 39, 66, 73)  # clearly different colours
+AVATAR_CONTENTS = (2, 7, 10, 35, 37, 46)  # clearly different outlines; with and without glasses, hat, beard
+AVATAR_STYLES = (17, 21, 24, 33, 38, 49)  # clearly different colours
 
 
 # ---- pictures of our own making: each (256, 256, 3) float in [0, 1]

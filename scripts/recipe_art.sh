@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Faces with artistic references: only the style is out of the model's domain, so the inversion takes 1000 steps.
 #
-# Out:  results/recipe_art/grid.png, the three photographs in the colours of eleven pictures each, and the 33 pairs.
+# Out:  results/recipe_art/grid.png, the three photographs in the colours of 19 pictures each, and the 57 pairs.
 # With: the CelebA-HQ network (celeba_hq.ckpt, 455 MB, fetched if missing).
-# Time: 47,000 evaluations of 497 GFLOP, 23 PFLOP: 31 hours on two CPU cores (2.4 s each, benchmarks/README.md), and
-#       39 minutes on a GPU that sustains 10 TFLOP/s (computed). --solver abm3 takes 2,300 evaluations: 93 and 2 minutes.
+# Time: 79,000 evaluations of 497 GFLOP, 39 PFLOP: 53 hours on two CPU cores (2.4 s each, benchmarks/README.md), and
+#       65 minutes on a GPU that sustains 10 TFLOP/s (computed). --solver abm3 takes 3,900 evaluations: 160 and 3 minutes.
 #
 # Run it from the repository; arguments are passed on.
 

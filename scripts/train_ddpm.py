@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""Train an unconditional DDPM on a folder of images (or an .npz), for use with diffstyle.
+"""Train an unconditional DDPM on your own pictures, for use with diffstyle.
 
-    python scripts/train_ddpm.py --config avatars.yml --data data/avatars.npz --out runs/avatars
+    python scripts/train_ddpm.py --config my.yml --data FOLDER --out runs/mine
 
-The loss is the usual eps-prediction. Two optional terms make the bottleneck h carry the content, without which the
-method has nothing to inject (a small network happily sends everything through its skip connections):
+That is the usual eps-prediction, at the size and with the network that my.yml names (configs/avatars.yml is a small one);
+--bf16 makes it about twice as fast on a CPU that has bfloat16. --out gets ``ema.pt`` (the weights, loads with --model_path),
+``last.pt`` (the same command goes on from it), ``loss.csv`` and ``samples_*.png``. Every draw comes from (seed, iteration), so
+a resumed run repeats an uninterrupted one exactly.
+
+A small network sends everything through its skip connections, and then the method has nothing to inject. Terms against
+that, for any pictures:
 
 --skip_drop P  for half of the samples, each skip connection is zeroed with probability P (never those of the
                outermost level, which carry the noise itself);
@@ -12,8 +17,10 @@ method has nothing to inject (a small network happily sends everything through i
                noise. What the twin knows is the shape, so h learns shape; colours must come by the skips;
 --twin_clean R the twin's timestep is t times a random factor in [1 - R, 1]: a cleaner twin is worth listening to.
 
-What it writes to --out: ``ema.pt`` (the weights, loads with --model_path), ``last.pt`` (to resume from), ``loss.csv`` and
-``samples_*.png``. Every draw comes from (seed, iteration), so a resumed run repeats an uninterrupted one exactly.
+And where the truth of a transfer is known, because shapes and colours were drawn apart (make_avatars.py --layers):
+
+--transfer W   pictures swap their h in pairs, as the method does it, and are to become their partner's shape in their
+               own colours; W weighs this against the plain loss. The embedded model is made so (pretrained/README.md).
 """
 
 from __future__ import annotations
@@ -21,144 +28,28 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import math
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
+from training.data import Layers, Pictures, load_data
+from training.losses import WEIGHTINGS, Settings, generator, plain_loss
+from training.transfers import Walks, transfer_loss
+from training.watch import h_influence, sample
 
-from diffstyle.diffusion import Schedule, ddim_sigma, ddim_step, linear_schedule, predict_x0
+from diffstyle.diffusion import make_schedule
 from diffstyle.errors import DiffstyleError, UsageError, WorkError
 from diffstyle.files import write_whole
-from diffstyle.images import load_image, save_png, tile, to_image
+from diffstyle.images import save_png, tile, to_image
 from diffstyle.model import ModelConfig
 from diffstyle.models import build_unet
-from diffstyle.models.hspace_unet import Features, HSpaceUNet
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
 
 log = logging.getLogger("train_ddpm")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What determines the loss curve; a resumed run must repeat it."""
-
-    batch: int = 16
-    lr: float = 1e-3
-    warmup: int = 200  # iterations of linear warm-up
-    ema: float = 0.999  # decay of the averaged weights; shorter at the start
-    weighting: str = "uniform"
-    skip_drop: float = 0.0
-    twin: float = 0.0
-    twin_clean: float = 0.0
-    flip: bool = False
-    seed: int = 0
-
-
-def generator(seed: int, iteration: int) -> torch.Generator:
-    """All randomness of one iteration: nothing has to be saved for an exact resume."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + iteration)
-
-
-def recolour(x: Tensor, g: torch.Generator) -> Tensor:
-    """The twin's picture: every image's colours pushed through a random affine map that keeps only the shape.
-
-    x (N, 3, H, W) in [-1, 1]. A random rotation/reflection of RGB space (QR of a Gaussian), a random contrast in
-    [0.4, 1] and a random shift, so neither hue nor lightness can be trusted while every edge stays.
-    """
-    n = len(x)
-    q, _ = torch.linalg.qr(torch.randn(n, 3, 3, generator=g))
-    contrast = 0.4 + 0.6 * torch.rand(n, 1, 1, generator=g)
-    shift = 0.8 * torch.rand(n, 3, 1, 1, generator=g) - 0.4
-    return (torch.einsum("nij,njhw->nihw", q * contrast, x) + shift).clamp(-1, 1)
-
-
-def drop_skips(f: Features, probability: float, g: torch.Generator) -> Features:
-    """For half of the samples, zero each skip connection with this probability; those at full resolution are kept."""
-    full = f.skips[0].shape[-1]
-    spared = torch.rand(len(f.h), 1, 1, 1, generator=g) < 0.5
-    skips = []
-    for skip in f.skips:
-        keep = (spared | (torch.rand(len(skip), 1, 1, 1, generator=g) >= probability)).to(skip)
-        skips.append(skip if skip.shape[-1] == full else skip * keep)
-    return f._replace(skips=tuple(skips))
-
-
-def loss_weights(t: Tensor, abar: Tensor, weighting: str) -> Tensor:
-    """Weights (N,) on the eps error: 1, or P2's 1 / (1 + SNR) with SNR = abar / (1 - abar), i.e. 1 - abar."""
-    return 1 - abar[t] if weighting == "p2" else torch.ones(len(t))
-
-
-def training_loss(unet: HSpaceUNet, images: Tensor, abar: Tensor, s: Settings, iteration: int) -> Tensor:
-    """The loss of one iteration on uint8 images (N, 3, H, W)."""
-    g = generator(s.seed, iteration)
-    x0 = images[torch.randint(len(images), (s.batch,), generator=g)].float() / 127.5 - 1
-    if s.flip:
-        flipped = torch.rand(s.batch, 1, 1, 1, generator=g) < 0.5
-        x0 = torch.where(flipped, x0.flip(3), x0)
-    t = torch.randint(len(abar), (s.batch,), generator=g)
-    eps = torch.randn(x0.shape, generator=g)
-
-    def noised(x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        a = abar[t, None, None, None]
-        return (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-
-    f = unet.encode(noised(x0, t, eps), t.float())
-    twins = round(s.twin * s.batch)
-    if twins:
-        t_twin = (t * (1 - s.twin_clean * torch.rand(s.batch, generator=g))).long()
-        twin = noised(recolour(x0, g), t_twin, torch.randn(x0.shape, generator=g))
-        h_twin = unet.encode(twin[:twins], t_twin[:twins].float()).h
-        f = f._replace(h=torch.cat([h_twin, f.h[twins:]]))
-    if s.skip_drop:
-        f = drop_skips(f, s.skip_drop, g)
-    error = (unet.decode(f) - eps).square().mean((1, 2, 3))
-    return (loss_weights(t, abar, s.weighting) * error).mean()
-
-
-@torch.inference_mode()
-def h_influence(unet: HSpaceUNet, images: Tensor, abar: Tensor) -> list[float]:
-    """RMS change of P_t, in [-1, 1] units, when h is swapped for another image's at t = 400, 500 ... 900.
-
-    The small fast number that says whether a network can show the method at all.
-    """
-    x0 = images[:32].float() / 127.5 - 1
-    eps = torch.randn(x0.shape, generator=generator(0, 0))
-    changes = []
-    for t in range(400, 1000, 100):
-        a = float(abar[t])
-        x = math.sqrt(a) * x0 + math.sqrt(1 - a) * eps
-        f = unet.encode(x, torch.full((len(x),), float(t)))
-        swapped = f._replace(h=f.h.roll(1, 0))
-        changes.append(
-            (predict_x0(x, unet.decode(swapped), a) - predict_x0(x, unet.decode(f), a)).square().mean().sqrt().item()
-        )
-    return changes
-
-
-@torch.inference_mode()
-def sample(unet: HSpaceUNet, shape: tuple[int, ...], schedule: Schedule, steps: int = 100, seed: int = 1) -> Tensor:
-    """Draw pictures (N, 3, H, W) from noise to look at: ancestral sampling (eta 1) with P_t clipped to [-1, 1].
-
-    As published DDPM samplers do. Near t = 999 an error of eps is 160 times as large in P_t, so a small network without
-    clipping drifts out of the range of pictures; inversion and regeneration of a given picture never meet that.
-    """
-    g = generator(seed, 0)
-    x = torch.randn(shape, generator=g)
-    grid = [int(i) for i in torch.linspace(0, len(schedule) - 1, steps)]
-    for t, t_next in zip(reversed(grid), reversed([-1, *grid[:-1]]), strict=True):
-        abar, abar_next = schedule(t), schedule(t_next)
-        P = predict_x0(x, unet(x, torch.full((len(x),), float(t))), abar).clamp(-1, 1)
-        eps = (x - math.sqrt(abar) * P) / math.sqrt(1 - abar)
-        x = ddim_step(P, eps, abar_next, ddim_sigma(abar, abar_next, 1), torch.randn(shape, generator=g))
-    return x
 
 
 def learning_rate(s: Settings, iteration: int, until: int, decay: int) -> float:
@@ -170,24 +61,38 @@ def learning_rate(s: Settings, iteration: int, until: int, decay: int) -> float:
 class Trainer:
     """Network, averaged network and optimiser, with everything that a resume needs."""
 
-    def __init__(self, config: ModelConfig, settings: Settings, images: Tensor, out: Path, compiled: bool = False) -> None:
+    def __init__(
+        self, config: ModelConfig, settings: Settings, data: Pictures | Layers, out: Path, compiled: bool = False
+    ) -> None:
+        if settings.transfer and not isinstance(data, Layers):
+            raise UsageError("--transfer needs pictures whose shapes and colours are known: make_avatars.py --layers")
         torch.manual_seed(settings.seed)  # the initial weights
-        self.config, self.settings, self.images, self.out = config, settings, images, out
-        self.schedule = linear_schedule(config.beta_start, config.beta_end, config.timesteps)
+        self.config, self.settings, self.data, self.out = config, settings, data, out
+        self.schedule = make_schedule(config.beta_schedule, config.beta_start, config.beta_end, config.timesteps)
         self.abar = torch.tensor(self.schedule.values)
         self.unet = build_unet(config.family, config.image_size, config.architecture).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.unet).requires_grad_(False)
-        self.optimiser = torch.optim.Adam(self.unet.parameters(), lr=settings.lr)
+        self.optimiser = torch.optim.Adam(self.unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), fused=True)
+        self.walks = Walks(round(settings.walks * settings.batch / 2), config.image_size) if settings.transfer else None
         self.iteration = 0
         self.losses: list[float] = []  # since the last entry of loss.csv
         if compiled:
             self.unet.encode, self.unet.decode = torch.compile(self.unet.encode), torch.compile(self.unet.decode)  # type: ignore[method-assign]
 
+    def loss(self) -> Tensor:
+        """The loss of the iteration that comes; its draws depend on the seed and the iteration only."""
+        s = self.settings
+        g = generator(s.seed, self.iteration)
+        with torch.autocast("cpu", torch.bfloat16, enabled=s.bf16):
+            if self.walks is not None and isinstance(self.data, Layers):
+                return transfer_loss(self.unet, self.data, self.abar, s, g, self.walks)
+            return plain_loss(self.unet, self.data, self.abar, s, g)
+
     def step(self, lr: float) -> float:
         """One iteration; returns its loss. Raises WorkError when the loss is not finite."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        loss = training_loss(self.unet, self.images, self.abar, self.settings, self.iteration)
+        loss = self.loss()
         if not torch.isfinite(loss):
             raise WorkError(f"iteration {self.iteration}: the loss is {loss.item()}; resume with a lower --lr")
         self.optimiser.zero_grad()
@@ -209,6 +114,7 @@ class Trainer:
             "model": self.unet.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "walks": self.walks.state() if self.walks else {},
         }
         write_whole(self.out / "last.pt", lambda f: torch.save(state, f))
         write_whole(self.out / "ema.pt", lambda f: torch.save(self.ema.state_dict(), f))
@@ -222,10 +128,12 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.iteration, self.losses = state["iteration"], state["losses"]
+            if self.walks:
+                self.walks.load(state.get("walks", {}))
         except Exception as error:  # torch.load has no common error
             raise UsageError(f"{path}: cannot be resumed ({str(error).splitlines()[0][:150]}); use another --out") from error
         now = asdict(self.settings)
-        changed = [f"{k} {v} -> {now[k]}" for k, v in state["settings"].items() if v != now[k]]
+        changed = [f"{k} {state['settings'].get(k)} -> {v}" for k, v in now.items() if v != state["settings"].get(k)]
         if changed:
             log.warning("resuming with other settings: %s", ", ".join(changed))
 
@@ -239,7 +147,7 @@ class Trainer:
         """Append iteration, mean loss since the last entry and h-influence to loss.csv; draw samples to look at."""
         mean = sum(self.losses) / max(1, len(self.losses))
         self.losses = []
-        influence = h_influence(self.ema, self.images, self.abar)
+        influence = h_influence(self.ema, self.data, self.abar)
         path = self.out / "loss.csv"
         header = "iteration,loss," + ",".join(f"h_influence_{t}" for t in range(400, 1000, 100))
         rows = path.read_text().splitlines() if path.exists() else [header]
@@ -251,37 +159,11 @@ class Trainer:
         save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[:8], pictures[8:]], 8, size, 2))
 
 
-def load_images(path: Path, size: int) -> Tensor:
-    """All training pictures as uint8 (N, 3, size, size), from an .npz with ``images`` (N, H, W, 3) or a folder tree."""
-    if path.suffix == ".npz":
-        try:
-            array = np.load(path)["images"]
-        except (OSError, KeyError, ValueError) as error:
-            raise UsageError(f"--data {path}: no readable .npz with an array 'images' ({error})") from error
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-            raise UsageError(f"--data {path}: 'images' is {array.dtype} {array.shape}, it must be uint8 (N, H, W, 3)")
-        images = torch.from_numpy(array).permute(0, 3, 1, 2)
-        if images.shape[2:] != (size, size):
-            images = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).round().byte()
-        return images.contiguous()
-    known = Image.registered_extensions()
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
-    pictures = []
-    for file in tqdm(files, desc="reading pictures", leave=False):
-        try:
-            pictures.append(((load_image(file, size) + 1) * 127.5).round().byte())
-        except WorkError as error:
-            log.warning("skipped %s", error)
-    if not pictures:
-        raise UsageError(f"--data {path}: no picture in it")
-    return torch.stack(pictures)
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     d = Settings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="the network: a name in configs/ or a path")
-    parser.add_argument("--data", required=True, type=Path, help="folder of pictures, or .npz with images (N, H, W, 3)")
+    parser.add_argument("--data", required=True, type=Path, help="folder of pictures, or an .npz of make_avatars.py")
     parser.add_argument("--out", required=True, type=Path, help="where weights, losses and samples go; resumes if used before")
     parser.add_argument("--init", type=Path, help="weights to begin with (ema.pt, a published checkpoint) unless --out resumes")
     parser.add_argument("--iterations", type=int, default=100_000)
@@ -290,10 +172,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=d.warmup, help="iterations of linear warm-up")
     parser.add_argument("--decay", type=int, default=0, help="let the learning rate fall to zero over the last N iterations")
     parser.add_argument("--ema", type=float, default=d.ema)
-    parser.add_argument("--weighting", choices=["uniform", "p2"], default=d.weighting, help="p2: 1 / (1 + SNR)")
+    parser.add_argument("--weighting", choices=WEIGHTINGS, default=d.weighting, help="of the eps error by t: losses.py")
     parser.add_argument("--skip_drop", type=float, default=d.skip_drop)
     parser.add_argument("--twin", type=float, default=d.twin)
     parser.add_argument("--twin_clean", type=float, default=d.twin_clean)
+    parser.add_argument("--transfer", type=float, default=d.transfer, help="weight of transfers; --data must be layers")
+    parser.add_argument("--walks", type=float, default=d.walks, help="share of transfers that go on from the last iteration's")
+    parser.add_argument("--same_shape", type=float, default=d.same_shape, help="share of transfers within one shape")
+    parser.add_argument("--transfer_from", type=int, default=d.transfer_from, help="least t at which to transfer")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, with a faster norm if there is a C compiler")
+    parser.add_argument("--t_power", type=float, default=d.t_power, help="above 1: low t more often")
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
     parser.add_argument("--seed", type=int, default=d.seed)
     parser.add_argument("--save_every", type=int, default=250, help="iterations between checkpoints")
@@ -311,9 +199,9 @@ def main(argv: list[str] | None = None) -> int:
             torch.set_num_threads(args.threads)
         config = load_config(args.config)
         settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
-        images = load_images(args.data, config.image_size)
+        data = load_data(args.data, config.image_size)
         args.out.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, settings, images, args.out, args.compile)
+        trainer = Trainer(config, settings, data, args.out, args.compile)
         if (args.out / "last.pt").exists():
             trainer.resume()
         elif args.init:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+import main
 from diffstyle.models import build_unet
 
+ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = {"ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []}
 CONFIG = """data: {dataset: CelebA_HQ, image_size: 8}
 model: {type: ddpm, ch: 32, ch_mult: [1], num_res_blocks: 1, attn_resolutions: []}
 """
 
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -76,3 +78,34 @@ def torchrun(argv: list[str], **environ: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py", *argv]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environ}
     return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start(argv: list[str]) -> int:
+    """Run a command line in a process of its own, at once: a fork of this one, which has everything imported."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 1)
+            os.dup2(null.fileno(), 2)
+        torch.set_num_threads(1)  # a fork has none of the parent's threads
+        os._exit(main.main(argv))
+    finally:
+        os._exit(99)
+
+
+def wait(child: int, seconds: float) -> int | None:
+    """The exit code of a child, or None if it is still at work after ``seconds``."""
+    end = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.001)
+
+
+def leftovers(root: Path) -> list[Path]:
+    return [p for p in root.rglob("*") if p.suffix == ".tmp"]

@@ -1,4 +1,4 @@
-"""The golden networks and cases, and a literal re-statement of the official walk to hold ours against."""
+"""The golden networks and runs, and a literal re-statement of the official walk to hold ours against."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from diffstyle.commands import settings_of
 from diffstyle.model import Model, ModelConfig
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import load_model
+from diffstyle.zoo.config import load_config
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 FAMILIES = ("ddpm", "adm")
-CASES = ("default50", "omega", "mask", "dt_lambda", "boost", "gen1000", "everything", "every_step")
+TRAINED = GOLDEN / "trained"
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ddpm": {"ch": 32, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [16]},
     "adm": {
@@ -42,20 +43,25 @@ def golden_model(family: str) -> Model:
     return load_model(golden_config(family), GOLDEN / family / "model.pt")
 
 
+def meta(folder: Path) -> dict[str, Any]:
+    """What is said of the golden runs of one network."""
+    found: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+    return found
+
+
 @functools.cache
-def expected(family: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / family / "expected.npz") as file:
-        return {key: file[key] for key in file.files}
+def trained_model(family: str) -> Model:
+    return load_model(load_config(str(TRAINED / f"{family}.yml")), TRAINED / family / "model.pt")
 
 
-def golden_settings(family: str, case: str) -> Settings:
+def trained_settings(family: str, case: str) -> Settings:
     """The case's command line, read by the real parser."""
-    args = main.parse(json.loads((GOLDEN / family / "meta.json").read_text())["cases"][case])
-    return settings_of(args, {"noise": "official"})
+    args = main.parse(meta(TRAINED / family)["cases"][case]["args"])
+    return settings_of(args, {"noise": "golden"})
 
 
 class Official:
-    """What the official code does (REFERENCE section 4), written down without our plan, sampler or h-space functions."""
+    """What the official code does (docs/official.md), written down without our plan, sampler or h-space functions."""
 
     def __init__(self, model: Model, s: Settings, dtype: torch.dtype) -> None:
         self.unet, self.s, self.dtype = model.unet, s, dtype
@@ -129,13 +135,3 @@ def relative(ours: Tensor | np.ndarray, theirs: Tensor | np.ndarray) -> float:
     """max |ours - theirs| / max |theirs|"""
     a, b = np.asarray(ours), np.asarray(theirs)
     return float(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
-
-
-def ulp_neighbours(x: Tensor, n: int) -> Tensor:
-    """x (3, H, W) and n copies whose every value is moved by about one unit in the last place: (n + 1, 3, H, W)."""
-    generator = torch.Generator().manual_seed(0)
-    copies = x[None].repeat(n + 1, 1, 1, 1)
-    copies[1:] *= 1 + (2 * torch.rand(copies[1:].shape, generator=generator) - 1) * 2**-23
-    return copies
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import subprocess
 import sys
@@ -16,10 +15,13 @@ import walks
 from cli_tools import error_line, run
 
 import main
+from batch_tools import ARCHITECTURE
 from diffstyle import flags
 from diffstyle.commands import settings_of
+from diffstyle.console import lossy_streams
 from diffstyle.errors import UsageError
 from diffstyle.hspace import Blend
+from diffstyle.models import build_unet
 from diffstyle.pipeline import one_stream
 from diffstyle.settings import Settings
 from golden_models import Official, golden_model, relative
@@ -241,10 +243,12 @@ def test_what_the_official_code_computes_ours_computes(words: str, doubt: str) -
     s = settings_of(main.parse([*QUICK.split(), *words.split()]))
     s.check()
     assert doubt in " / ".join(s.doubts()) and bool(doubt) == bool(s.doubts())
-    model = golden_model("ddpm")
-    unet = copy.deepcopy(model.unet).double()
-    official = Official(dataclasses.replace(model, unet=unet), s, torch.float64)
-    content, style = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    torch.manual_seed(0)
+    unet = build_unet("ddpm", 8, ARCHITECTURE).double().eval()
+    golden = golden_model("ddpm")
+    model = dataclasses.replace(golden, unet=unet, config=dataclasses.replace(golden.config, image_size=8))
+    official = Official(model, s, torch.float64)
+    content, style = torch.rand(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
     with torch.inference_mode():
         x_T, _ = official.invert(style)
         _, kept = official.invert(content)
@@ -273,3 +277,43 @@ def test_what_it_cannot_compute_is_refused(words: str, sentence: str) -> None:
     with pytest.raises(UsageError) as error:
         settings_of(main.parse(words.split())).check()
     assert sentence in str(error.value)
+
+
+# ---- streams -----------------------------------------------------------------------------------------------------
+
+TALKS = r"""
+import logging, sys
+from diffstyle.console import exit_code, lossy_streams
+def work():
+    for _ in range(3000):
+        print("gr\u00fcn \udcff")
+        logging.getLogger("diffstyle").critical("gr\u00fcn \udcff")
+        print("gr\u00fcn", file=sys.stderr, flush=True)
+    open(sys.argv[1], "w").write("done")
+    return 7
+with lossy_streams():
+    logging.basicConfig(stream=sys.stderr)
+    code = exit_code(work)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "streams",
+    ["2>&-", ">&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full", ">/dev/full 2>&1", "| true", "2>&1 | head -1", ">/dev/null"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_work_does_not_hang_on_the_streams(streams: str, encoding: str, tmp_path: Path) -> None:
+    """Closed, full, broken or ASCII: the work is done, and the exit code is the work's."""
+    done = tmp_path / "done"
+    line = f"{sys.executable} -c '{TALKS}' {done} {streams}; exit ${{PIPESTATUS[0]}}"
+    environment = {"PYTHONIOENCODING": encoding, "PATH": "/usr/bin:/bin"}
+    ended = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True)
+    assert ended.returncode == 7 and done.read_text() == "done", ended.stderr[-300:]
+
+
+def test_streams_are_given_back() -> None:
+    before = sys.stdout, sys.stderr
+    with lossy_streams():
+        assert sys.stdout is not before[0] and sys.stdout.encoding == before[0].encoding
+    assert (sys.stdout, sys.stderr) == before

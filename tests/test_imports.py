@@ -36,7 +36,7 @@ TABLE = {
     "api": "zoo.* pipeline model settings images files errors",
     "explore.*": "explore.* runs.* zoo.* pipeline model settings solvers images files errors",
     "commands": "*",
-    "__main__": "commands settings console flags version",
+    "__main__": "commands settings console errors flags version",
     "__init__": "api pipeline model settings errors version",
 }
 MODULES = sorted(

@@ -89,11 +89,10 @@ class Lite0:
         return maps, self.convolve(z, "_conv_head", "_bn1").mean((2, 3))
 
     def convolve(self, z: Tensor, name: str, norm: str, stride: int = 1, activate: bool = True) -> Tensor:
-        """Convolution as TensorFlow pads it ("same": the odd pixel right and below), batch norm, ReLU6."""
+        """Convolution padded as TensorFlow does, batch norm, ReLU6."""
         weight = self.state[f"{name}.weight"]
-        total = max((-(-z.shape[-1] // stride) - 1) * stride + weight.shape[-1] - z.shape[-1], 0)
-        near, far = total // 2, total - total // 2
-        z = F.conv2d(F.pad(z, (near, far, near, far)), weight, stride=stride, groups=z.shape[1] // weight.shape[1])
+        padded = F.pad(z, same_padding(z.shape[-1], weight.shape[-1], stride))
+        z = F.conv2d(padded, weight, stride=stride, groups=z.shape[1] // weight.shape[1])
         mean, variance, scale, shift = (self.state[f"{norm}.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))
         z = F.batch_norm(z, mean, variance, scale, shift, eps=1e-3)
         return F.relu6(z) if activate else z
@@ -103,6 +102,12 @@ class Lite0:
 
     def embed(self, x: Tensor) -> Tensor:
         return self.run(x)[1]
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """TensorFlow's padding "same" of a square map, for F.pad: the odd pixel comes right and below."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return (total // 2, total - total // 2) * 2
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import html
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ def write_report(save_dir: Path) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object written by a run."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        value = json.loads(text, parse_float=finite, parse_constant=finite)
     except OSError as error:
         raise WorkError(f"{path}: cannot be read ({error.strerror}); a finished run leaves it in its --save_dir") from error
     except ValueError as error:
@@ -48,20 +50,28 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def finite(text: Any) -> float | None:
+    """The number that a text is; None for inf and nan, which JSON in a browser does not know, and where there is none."""
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def read_metrics(path: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """Metrics by (content, style), as scripts/evaluate.py writes them; what is not a number (n/a) is left out."""
+    """Metrics by (content, style), as scripts/evaluate.py writes them; what is no finite number (n/a) is left out."""
     if not path.is_file():
         return {}
     table: dict[tuple[str, str], dict[str, float]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values = {}
-            for key, text in row.items():
-                try:
-                    values[key] = float(text)
-                except (TypeError, ValueError):
-                    continue
-            table[row.get("content") or "", row.get("style") or ""] = {k: v for k, v in values.items() if k not in PAIR_KEYS}
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(file):
+                values = {key: finite(text) for key, text in row.items() if key not in PAIR_KEYS}
+                pair = row.get("content") or "", row.get("style") or ""
+                table[pair] = {key: value for key, value in values.items() if value is not None}
+    except (OSError, csv.Error) as error:
+        raise WorkError(f"{path}: not readable as a table ({error})") from error
     return table
 
 
@@ -133,7 +143,7 @@ def fill_page(data: Mapping[str, Any]) -> str:
     """The page with its style, script and data in it."""
     css, script = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     # In a script element only "<" could end it or start a comment; as \u003c it is still the same JSON.
-    block = json.dumps(data, default=str).replace("<", "\\u003c")
+    block = json.dumps(data, default=str, allow_nan=False).replace("<", "\\u003c")
     parts = {
         "TITLE": html.escape(str(data["title"])),
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from diffstyle.errors import DiffstyleError, WorkError
-from diffstyle.figures import feature_networks, metrics
+from diffstyle.figures import faces, feature_networks, metrics
 from diffstyle.figures.feature_networks import AbsentError
 from diffstyle.figures.metrics import FLOAT, Embedding, Features
 from diffstyle.model import Model
 
-PROTOCOLS = ("offline", "paper", "artfid")
+PROTOCOLS = ("offline", "faces", "paper", "artfid")
 LITE0 = "EfficientNet-Lite0: bilinear, antialiased, to 224x224, (255 x - 127) / 128"
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]  # result, content, style, each (1, 3, H, W) in [0, 1], to (1,)
 
@@ -190,6 +190,31 @@ def offline(model: Callable[[], Model]) -> list[Measure]:
     ]
 
 
+def on_faces() -> list[Measure]:
+    """Photographs of faces: who, with which expression, and where the features lie, on the networks of face-api."""
+    found = []
+    for name, better, compare, network, how in (
+        ("identity", "less", faces.identity_distance, "face_recognition", "distance of 128 numbers, 150x150; one person: < 0.6"),
+        ("expression", "more", faces.expression_overlap, "face_expression", "overlap of seven probabilities, 112x112"),
+        ("landmarks", "less", faces.landmark_distance, "face_landmark_68", "mean distance of 68 points by the eye span, 112x112"),
+    ):
+        for side in ("content", "style"):
+            wanted = better if side == "content" else {"less": "more", "more": "less"}[better]
+            row = Measure(f"{name}_to_{side}_faceapi", wanted, "faces", f"{how}; photographs of one upright face")
+            found.append(attempt(row, comparison(network, compare, side == "content")))
+    return found
+
+
+def comparison(network: str, compare: Callable[[Tensor, Tensor], Tensor], to_content: bool) -> Callable[[], Compute]:
+    """One of faces.py's comparisons of the result with its content or its style, once the network's weights are read."""
+
+    def build() -> Compute:
+        faces.read_weights(network)
+        return lambda r, c, s: compare(r, c if to_content else s)
+
+    return build
+
+
 def paper(files: Files) -> list[Measure]:
     """The columns of the paper's table, each on the network that it names."""
     fid = Measure("fid", "less", "paper", "all results against the styles, each once; Inception-v3 of 2015-12-05, "
@@ -222,5 +247,10 @@ def artfid(files: Files) -> list[Measure]:
 
 def build(protocol: str, model: Callable[[], Model], files: Files) -> list[Measure]:
     """The measures of a protocol, or of all."""
-    tables = {"offline": lambda: offline(model), "paper": lambda: paper(files), "artfid": lambda: artfid(files)}
+    tables = {
+        "offline": lambda: offline(model),
+        "faces": on_faces,
+        "paper": lambda: paper(files),
+        "artfid": lambda: artfid(files),
+    }
     return [row for name, table in tables.items() if protocol in (name, "all") for row in table()]

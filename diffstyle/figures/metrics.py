@@ -147,17 +147,23 @@ def filter_bank(x: Tensor) -> list[Tensor]:
 # ---- how sure a mean is ------------------------------------------------------------------------------------------
 
 
+def shared_sides(contents: Sequence[str], styles: Sequence[str]) -> list[Sequence[str]]:
+    """The sides by which pairs hang together: both, or one of them where every pair has a content and a style of its own."""
+    return [contents] if len(set(contents)) == len(set(styles)) == len(contents) else [contents, styles]
+
+
 def bootstrap(
     values: Sequence[float], contents: Sequence[str], styles: Sequence[str], draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean and 95 % interval over pairs; contents and styles are drawn again, because pairs that share one are not independent.
 
     (Owen 2007, the pigeonhole bootstrap: a pair's weight is how often its content was drawn times how often its style was.)
+    Pairs that share nothing are drawn as pairs.
     """
     array = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
     weights = np.ones((draws, len(array)))
-    for labels in (contents, styles):
+    for labels in shared_sides(contents, styles):
         names, index = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
         weights *= rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)[:, index]
     total = weights.sum(1)
@@ -174,15 +180,15 @@ def jackknife(
     Contents, then styles, are left out in up to ``groups`` groups; both variances are added (Shao and Tu 1995, section 5.1).
     Drawing pairs with repetition, as ``bootstrap`` does, would shift a Frechet distance, because repeated pictures narrow a set.
     """
-    whole, variance = statistic(range(len(contents))), 0.0
-    for labels in (contents, styles):
+    whole, variance = statistic(range(len(contents))), math.nan  # of fewer than three contents and styles nothing is known
+    for labels in shared_sides(contents, styles):
         names = sorted(set(labels))
         if len(names) < 3:  # two left out one at a time say nothing about a spread
             continue
         count = min(groups, len(names))
         parts = [set(names[k::count]) for k in range(count)]
         without = np.array([statistic([i for i, name in enumerate(labels) if name not in part]) for part in parts])
-        variance += (count - 1) * float(without.var())
+        variance = (0 if math.isnan(variance) else variance) + (count - 1) * float(without.var())
     half = 1.96 * math.sqrt(variance)
     return whole, whole - half, whole + half
 

@@ -24,6 +24,6 @@ class RunConfig:
     layout: str = "flat"
     cache_dir: Path | None = None  # None: latents live in a temporary folder during the run
     overwrite: bool = False
-    batch_size: int | None = None  # None: by free memory
+    batch_size: int | None = None  # None: by free memory; results depend on it by rounding alone
     show_progress: bool = True
     report: bool = False  # a gallery is written at the end

@@ -41,6 +41,10 @@ class Sample:
 Input = Path | Sample
 
 
+def path_of(each: Input) -> Path:
+    return each if isinstance(each, Path) else each.path
+
+
 @dataclass(frozen=True)
 class Picture:
     """One input: where it is, what results are called after it, and what it shows."""
@@ -108,7 +112,7 @@ def read_pictures(
 ) -> tuple[list[Picture], dict[str, str]]:
     """Name and digest every input; also the reasons, by path, why some cannot be read (their digest is "")."""
     pictures, failed = [], {}
-    paths = [each if isinstance(each, Path) else each.path for each in inputs]
+    paths = [path_of(each) for each in inputs]
     for each, path, name in zip(inputs, paths, picture_names(paths, root), strict=True):
         if isinstance(each, Sample):
             pictures.append(Picture(path, name, each.digest, each))

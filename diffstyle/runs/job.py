@@ -1,4 +1,7 @@
-"""One process's work on a run: invert each picture once, transfer in batches, save every pair."""
+"""One process's work on a run: invert each picture once, transfer in batches, save every pair.
+
+Batches, their order and the number of processes change a result by rounding alone (see ``batching``).
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from diffstyle.errors import UsageError
 from diffstyle.masks import build_mask, mask_file
 from diffstyle.runs.config import LAYOUTS, RunConfig
-from diffstyle.runs.inputs import Input, Picture, list_images, read_pictures
+from diffstyle.runs.inputs import Input, Picture, list_images, path_of, read_pictures
 from diffstyle.runs.names import distinct, fold, shorten
 from diffstyle.runs.pairs import Finder, Row, read_rows
 from diffstyle.runs.places import check_places
@@ -178,8 +178,7 @@ def read_sides(
 
 def root_of(inputs: Sequence[Input]) -> Path:
     """The folder that all of them lie under."""
-    paths = [each if isinstance(each, Path) else each.path for each in inputs]
-    return Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
+    return Path(os.path.commonpath([os.path.abspath(path_of(each).parent) for each in inputs]))
 
 
 def name_pairs(

@@ -83,7 +83,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     entries, header = parse(bytes(buffer[8:start]), size - start)
     if header.pop("__metadata__").get("crc32") != checksum(header, [buffer[start:]]):
         raise ValueError("its checksum is wrong")
-    return {name: data[start + e.start : start + e.end].view(e.dtype).view(e.shape) for name, e in entries.items()}
+    bodies = {name: data[start + e.start : start + e.end] for name, e in entries.items()}
+    # A view of wider numbers must begin at a multiple of their size.
+    return {
+        name: (bodies[name].clone() if e.start % e.dtype.itemsize else bodies[name]).view(e.dtype).view(e.shape)
+        for name, e in entries.items()
+    }
 
 
 def header_length(start: bytes, size: int) -> int:

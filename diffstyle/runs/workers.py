@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -75,23 +76,33 @@ ALONE = Share()
 
 def find_share(shard: str | None, environ: Mapping[str, str] = os.environ) -> Share:
     """From ``--shard i/n`` or torchrun's variables. Raises UsageError."""
-    launched = int(environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in environ else 1
+    launched = told(environ, "WORLD_SIZE", 1) if "TORCHELASTIC_RUN_ID" in environ else 1
     if shard:
-        index, _, count = shard.partition("/")
-        if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-            raise UsageError(f"--shard {shard}: use i/n with i from 0 to n - 1, as 0/4, 1/4, 2/4, 3/4")
+        numbers = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", shard)
+        index, count = map(int, numbers.groups()) if numbers else (0, 0)
+        if index >= count:
+            raise UsageError(f"--shard {shard[:80]}: use i/n with i from 0 to n - 1, as 0/4, 1/4, 2/4, 3/4")
         if launched > 1:
             raise UsageError("--shard is for processes started one by one; torchrun shares the work by itself")
-        return Share(int(index), int(count))
+        return Share(index, count)
     if launched == 1:
         return ALONE
     return Share(
-        index=int(environ["RANK"]),
+        index=told(environ, "RANK", 0, launched - 1),
         count=launched,
         together=True,
-        local=int(environ["LOCAL_RANK"]),
-        local_count=int(environ["LOCAL_WORLD_SIZE"]),
+        local=told(environ, "LOCAL_RANK", 0),
+        local_count=told(environ, "LOCAL_WORLD_SIZE", 1),
     )
+
+
+def told(environ: Mapping[str, str], name: str, low: int, high: int = 10**9) -> int:
+    """A number that torchrun tells its processes. Raises UsageError."""
+    text = environ.get(name, "")
+    if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise UsageError(f"torchrun's variable {name} is {text[:80]!r}: start the processes by torchrun, which sets it, or "
+                         "unset TORCHELASTIC_RUN_ID")  # fmt: skip
+    return int(text)
 
 
 def join(share: Share, device: torch.device) -> None:
@@ -105,8 +116,9 @@ def join(share: Share, device: torch.device) -> None:
         torch.set_num_threads(max(1, cores // share.local_count))
     try:
         torch.distributed.init_process_group("gloo", timeout=PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        raise WorkError(f"the processes of torchrun do not find each other: {' '.join(str(error).split())[:200]}") from error
+    except (RuntimeError, ValueError) as error:  # ValueError: a variable of torchrun's is missing
+        kind = UsageError if isinstance(error, ValueError) else WorkError
+        raise kind(f"the processes of torchrun do not find each other: {' '.join(str(error).split())[:200]}") from error
 
 
 def leave(share: Share) -> None:

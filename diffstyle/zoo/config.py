@@ -18,10 +18,11 @@ from diffstyle.model import ModelConfig
 from diffstyle.models import FAMILIES
 from diffstyle.zoo.bounds import SIZE, brief, check_architecture, number
 from diffstyle.zoo.documents import read_yaml
-from diffstyle.zoo.folders import check_schedule, describe
+from diffstyle.zoo.folders import architecture_beside, check_schedule, describe
 from diffstyle.zoo.hub import fetch_hub, is_hub
 
 CONFIG_DIR = Path(paths_config.__file__).resolve().parent
+DEFAULT = "avatars.yml"  # the embedded model
 
 # Which network the official code builds for ``type: simple`` is decided by ``data.dataset``: the DDPM reads its sizes from
 # the YAML, the ADMs are hard-coded (docs/official.md: the light ADM of ILVR and P2, and ImageNet's).
@@ -73,11 +74,14 @@ def find_config(name: str | Path) -> Path:
     raise UsageError(f"--config {name}: no such file, nor one in configs/{hint(str(name), known)}; there are {', '.join(known)}")
 
 
-def load_config(name: str | Path, download: bool = True) -> ModelConfig:
+def load_config(name: str | Path, model_path: str | Path | None = None, download: bool = True) -> ModelConfig:
     """What ``name`` describes: a YAML file or its name in configs/, a diffusers folder, or hf:OWNER/NAME on the hub.
 
+    In place of the default, avatars.yml, what diffusers has written beside the weights at ``model_path`` describes them.
     Raises UsageError naming the line or the key that is wrong; WorkError where a folder or the hub fails.
     """
+    if str(name) == DEFAULT:
+        name = beside(model_path) or DEFAULT
     if is_hub(name):
         return replace(describe(fetch_hub(str(name), download)), checkpoint=str(name))
     if Path(name).is_dir():
@@ -95,6 +99,16 @@ def load_config(name: str | Path, download: bool = True) -> ModelConfig:
         return read_config(path.stem, family, raw)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def beside(model_path: str | Path | None) -> str | Path | None:
+    """The diffusers folder (or hub name) that ``model_path`` is, or that its file lies in with a description."""
+    if not model_path or is_hub(model_path):
+        return model_path
+    path = Path(model_path)
+    if path.is_file():
+        return path.parent if architecture_beside(path) else None
+    return path if path.is_dir() else None
 
 
 def read_config(name: str, family: str, raw: dict[str, Any]) -> ModelConfig:

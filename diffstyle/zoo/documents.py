@@ -38,14 +38,13 @@ def read_text(path: Path) -> str:
 
 def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
     """A YAML document: its nodes, which know their lines, and its value. Raises WorkError."""
-    loader = PlainLoader(read_text(path))
+    text = read_text(path)
     try:
+        loader = PlainLoader(text)  # looks for characters that YAML does not allow
         node = loader.get_single_node()
         return node, None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:  # no such date, a list as key ...
         raise WorkError(f"{path}: not a readable YAML file: {error}") from error
-    finally:
-        loader.dispose()
 
 
 def read_json(path: Path) -> Any:

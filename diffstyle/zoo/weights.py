@@ -98,7 +98,7 @@ def check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # a damaged directory can make zipfile fail in any way
         raise WorkError(f"{path}: truncated or damaged ({error}); get it again") from error
     total = sum(entry.file_size for entry in entries)
     if total > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):

@@ -6,7 +6,6 @@ import argparse
 import csv
 import functools
 import io
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +18,8 @@ from torch import Tensor
 
 import diffstyle
 from diffstyle.api import load
-from diffstyle.errors import DiffstyleError, UsageError
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError
 from diffstyle.figures import measures
 from diffstyle.figures.measures import Measure, Sample
 from diffstyle.figures.table import Cell, table
@@ -30,10 +30,11 @@ from diffstyle.pipeline import Inverted
 from diffstyle.runs.inputs import list_images
 from diffstyle.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[2]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 AVATARS = ROOT / "test_images/avatars"
 MEASURES = ("edges_to_content", "perceptual_to_content_lite0", "histogram_to_style", "gram_to_style_lite0")
 Row = Mapping[str, str | float]
@@ -91,14 +92,7 @@ def numbers(text: str, flag: str) -> list[float]:
 
 def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
     """Call a figure's main; errors become one line and an exit code (2 wrong usage, 1 failed work)."""
-    try:
-        main(argv)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: main(argv))
 
 
 # ---- pictures ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@
 
 Takes half a minute for the embedded model and minutes a pair for a 256x256 one on a CPU; seconds a pair on a GPU.
 To be seen: every row shows its content's shape, every column its style's colours, on every domain. A config without a
-checkpoint is named as absent, in an empty row and in the CSV with the reason; nothing is downloaded (scripts/download.py does).
+checkpoint is named as absent, above the pictures and in the CSV with the reason; nothing is downloaded (scripts/download.py
+does).
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ def main(argv: list[str] | None = None) -> None:
         except WorkError as error:
             print(f"{name}: absent ({error})")
             absent.append({"variant": stem, "reason": str(error)})
-            cells.append([])
-            labels.append(f"{stem} (absent)")
             continue
         folder = AVATARS if config.image_size == 64 else PHOTOS
         args.config = name
@@ -56,8 +55,10 @@ def main(argv: list[str] | None = None) -> None:
         cells += rows
         labels += [stem] + [""] * (len(rows) - 1)
         samples += measure(bench, results, stem)
-    width = max(map(len, cells)) or 1
-    sheet = table([row + [None] * (width - len(row)) for row in cells], row_labels=labels, title="contents down, styles across")
+    cells, labels = cells or [[None]], labels or ["no checkpoint"]
+    width = max(map(len, cells))
+    title = "contents down, styles across" + (f"; absent: {', '.join(str(row['variant']) for row in absent)}" if absent else "")
+    sheet = table([row + [None] * (width - len(row)) for row in cells], row_labels=labels, title=title)
     listed = [*as_rows(samples), *absent]
     columns = dict.fromkeys(key for row in listed for key in row)
     save(args.out, "fig9_datasets", sheet, [{key: row.get(key, "n/a") for key in columns} for row in listed],

@@ -3,59 +3,88 @@
 
 Fifty people were asked whether a result follows the content or the original (the style picture) in each attribute. We drew the
 avatars, so for them the answers can be computed: benchmarks/attributes.py compares held-out results with what each side wears.
-What avatars do not have, or what only a network could tell, is n/a. On photographs there is no truth to compare with: use
-evaluate.py's identity instead.
+With --photographs the small networks of diffstyle/figures/faces.py say to which side a result is nearer. What neither can tell
+is n/a.
 
     python scripts/figures/user_study.py --pairs 100 --gamma 0.4
+    python scripts/figures/user_study.py --photographs --config celeba.yml --t_edit 400 --n_contents 20 --n_styles 20 \\
+        --n_gen 1000 --content_dir my/faces --style_dir my/faces
 
-Takes a minute and a half with the embedded model (24 pairs); it knows no other.
-To be seen: outlines and glasses follow the content, colours the style.
+Takes a minute and a half with the embedded model (24 pairs), two hours on a GPU for the 400 pairs above.
+To be seen: outlines, features, expression and glasses follow the content, colours the style.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
-from common import ROOT, Row, parser, plots, run, save, save_plot
+from common import ROOT, Row, measure, parser, plots, run, save, save_plot, start, transfer
 from diffstyle.errors import WorkError
+from diffstyle.figures import measures
 from diffstyle.figures.metrics import bootstrap
 from diffstyle.files import open_folder
 
-# attribute, whom it follows, per cent of the answers in the paper, our measure (a column of attributes.csv, positive follows)
+# attribute, whom it follows, per cent of the answers in the paper, our measure (positive: it does)
 ASKED = (
-    ("nose, eyes, jaw", "content", "71.94", "edges"),
-    ("expression", "content", "63.27", ""),
-    ("glasses", "content", "94.37", "glasses"),
-    ("hair colour", "style", "95.74", "colours"),
-    ("make-up", "style", "90.60", ""),
-    ("outline of hair and clothes (ours)", "content", "", "shape"),
+    ("nose, eyes, jaw", "content", "71.94", ("edges", "landmarks")),
+    ("expression", "content", "63.27", ("expression",)),
+    ("glasses", "content", "94.37", ("glasses",)),
+    ("hair colour", "style", "95.74", ("colours",)),
+    ("make-up", "style", "90.60", ()),
+    ("outline of hair and clothes (ours)", "content", "", ("shape",)),
+    ("the person (ours)", "content", "", ("identity",)),
 )
+Pairs = Sequence[Mapping[str, str | float]]
+
+
+def of_avatars(args: argparse.Namespace) -> Pairs:
+    """What benchmarks/attributes.py says of each held-out pair."""
+    command = [sys.executable, str(ROOT / "benchmarks/attributes.py"), "--config", args.config, "--pairs", str(args.pairs),
+               "--gammas", str(args.gamma), "--omegas", "--n_inv", str(args.n_inv), "--n_gen", str(args.n_gen),
+               "--t_edit", str(args.t_edit), "--out", str(args.out)]  # fmt: skip
+    if args.model_path:
+        command += ["--model_path", args.model_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise WorkError(f"benchmarks/attributes.py failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+    with open(args.out / "attributes.csv", newline="") as file:
+        return [{**row, "content": row["pair"], "style": row["pair"]} for row in csv.DictReader(file)]
+
+
+def of_photographs(args: argparse.Namespace) -> Pairs:
+    """By how much each result is nearer to its content than to its style, on every network that is here."""
+    bench = start(args)
+    samples = measure(bench, transfer(bench, bench.settings), "photographs", measures.on_faces())
+    pairs = []
+    for s in samples:
+        pair: dict[str, str | float] = {"content": s.content, "style": s.style}
+        for name, sign in (("landmarks", -1), ("identity", -1), ("expression", 1)):  # distances, and an overlap
+            if f"{name}_to_content_faceapi" in s.values:
+                pair[name] = sign * (s.values[f"{name}_to_content_faceapi"] - s.values[f"{name}_to_style_faceapi"])
+        pairs.append(pair)
+    return pairs
 
 
 def main(argv: list[str] | None = None) -> None:
     p = parser(__doc__)
-    p.add_argument("--pairs", type=int, default=24)
+    p.add_argument("--pairs", type=int, default=24, help="of avatars")
+    p.add_argument("--photographs", action="store_true", help="--content_dir and --style_dir hold upright faces that fill them")
     args = p.parse_args(argv)
     open_folder(args.out, "--out")
-    command = [sys.executable, str(ROOT / "benchmarks/attributes.py"), "--config", args.config, "--pairs", str(args.pairs),
-               "--gammas", str(args.gamma), "--omegas", "--n_inv", str(args.n_inv), "--n_gen", str(args.n_gen),
-               "--t_edit", str(args.t_edit), "--out", str(args.out)]  # fmt: skip
-    done = subprocess.run([*command, *(["--model_path", args.model_path] if args.model_path else [])],
-                          capture_output=True, text=True)  # fmt: skip
-    if done.returncode:
-        raise WorkError(f"benchmarks/attributes.py failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
-    with open(args.out / "attributes.csv", newline="") as file:
-        pairs = list(csv.DictReader(file))
+    pairs = of_photographs(args) if args.photographs else of_avatars(args)
 
     rows: list[Row] = []
     lines = ["| attribute | follows | paper, % of answers | we, % of pairs [95 %] | pairs |", "|---|---|---|---|---|"]
-    for attribute, side, said, measure in ASKED:
-        follows = [float(float(pair[measure]) > 0) for pair in pairs if pair.get(measure, "nan") not in ("", "nan")]
-        labels = [str(i) for i in range(len(follows))]
-        share, low, high = (100 * x for x in bootstrap(follows, labels, labels)) if follows else (math.nan,) * 3
+    for attribute, side, said, names in ASKED:
+        judged = [(pair, value) for name in names for pair in pairs if not math.isnan(value := float(pair.get(name) or "nan"))]
+        follows = [float(value > 0) for _, value in judged]
+        contents, styles = ([str(pair[key]) for pair, _ in judged] for key in ("content", "style"))
+        share, low, high = (100 * x for x in bootstrap(follows, contents, styles)) if follows else (math.nan,) * 3
         seen = f"{share:.0f} [{low:.0f}, {high:.0f}]" if follows else "n/a"
         rows.append({"attribute": attribute, "follows": side, "paper_percent": said, "pairs": len(follows),
                      "we_see_percent": share, "low": low, "high": high})  # fmt: skip
@@ -63,9 +92,9 @@ def main(argv: list[str] | None = None) -> None:
     save(args.out, "user_study", None, rows, "\n".join(lines))
 
     figure, (axis,) = plots(1, 1, width=7.5, height=3)
-    names = [str(row["attribute"]) for row in rows]
-    axis.barh(names, [float(row["we_see_percent"]) for row in rows], label="we, % of pairs")
-    axis.plot([float(row["paper_percent"] or "nan") for row in rows], names, "kD", label="paper, % of answers")
+    attributes = [str(row["attribute"]) for row in rows]
+    axis.barh(attributes, [float(row["we_see_percent"]) for row in rows], label="we, % of pairs")
+    axis.plot([float(row["paper_percent"] or "nan") for row in rows], attributes, "kD", label="paper, % of answers")
     axis.set(xlim=(0, 100), title=f"attributes that follow the expected side, γ = {args.gamma:g}")
     axis.legend()
     save_plot(args.out, "user_study", figure)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 import diffstyle
+import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "pretrained/README.md"])
@@ -44,6 +47,13 @@ def test_the_api_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named == {*diffstyle.__all__, "__version__"}
 
 
+def test_the_method_of_a_benchmark_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"n_inv": 3, "n_gen": 3, "content_replace_step": 3}
+    method = execute("docs/coming_from.md", monkeypatch)["Method"](**few)
+    x = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    assert method(*x).shape == (2, 3, 64, 64) and method(*x).abs().max() <= 1
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.exists()], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -51,3 +61,29 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
     for target in re.findall(r"`((?:docs|configs|scripts|diffstyle|models|tests|benchmarks|pretrained)/[\w./-]+\.\w+)`", text):
         assert (ROOT / target).exists(), f"{page.name}: {target}"
+
+
+def flag_table() -> str:
+    """The parser's own flags as Markdown, group by group."""
+    lines = []
+    for group in main.build_parser()._action_groups:
+        shown = [a for a in group._group_actions if a.help != argparse.SUPPRESS and a.option_strings]
+        if not shown or group.title == "options":
+            continue
+        lines += [f"### {group.title}", "", "| flag | default | what |", "|---|---|---|"]
+        for action in shown:
+            flags = ", ".join(f"`{name}`" for name in action.option_strings) + (f" {action.metavar}" if action.metavar else "")
+            plain = isinstance(action.default, bool) or action.default in (None, "", [], (), argparse.SUPPRESS)
+            cells = (flags, "" if plain else f"`{action.default}`", str(action.help).replace("%%", "%"))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_flag_table_is_the_parsers() -> None:
+    page = ROOT / "docs/command-line.md"
+    head, marker, _ = page.read_text(encoding="utf-8").partition("writes it anew).\n\n")
+    wanted = head + marker + flag_table()
+    if os.environ.get("FLAGS") == "write":
+        page.write_text(wanted, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == wanted

@@ -168,6 +168,12 @@ def test_the_user_study_counts_what_follows(base: list[str], tmp_path: Path, mon
     assert rows["glasses"]["pairs"] == rows["make-up"]["pairs"] == "0"
 
 
+def test_the_user_study_of_photographs(base: list[str]) -> None:
+    rows = {row["attribute"]: row for row in make("user_study", [*base, "--photographs"])}
+    assert [rows[name]["pairs"] for name in ("nose, eyes, jaw", "expression", "the person (ours)")] == ["4"] * 3
+    assert rows["hair colour"]["pairs"] == "0"
+
+
 def test_absent_checkpoints_are_named_as_absent(
     base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +189,7 @@ def test_errors_are_one_line(base: list[str], capsys: pytest.CaptureFixture[str]
     import fig7_gamma
 
     assert common.run(fig7_gamma.main, [*base, "--values", "a"]) == 2
-    assert common.run(fig7_gamma.main, [*base, "--values", "2"]) == 2
+    assert common.run(fig7_gamma.main, [*base, "--n_gen", "1"]) == 2
     assert common.run(fig7_gamma.main, [*base[:2], "--model_path", "/nowhere.pt", *base[4:]]) in (1, 2)
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +108,18 @@ def test_metrics_are_shown_where_they_are_numbers(tmp_path: Path) -> None:
     data = data_of(write_report(folder))
     assert data["metrics"] == ["gram", "lpips"]
     assert [p["metrics"] for p in data["pairs"]] == [[0.25, None], [0.5, 0.125]]
+
+
+def test_numbers_that_no_browser_reads_are_left_out(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, ["a"], ["c", "d"])
+    (folder / "metrics.csv").write_bytes(b"content,style,gram,\xff\na,c,inf,NaN\na,d,0.5,1e999,more\n")
+    record = (folder / "run.json").read_text().replace('"seconds": 12.3', '"seconds": NaN, "model": {"beta_end": 1e999}')
+    (folder / "run.json").write_text(record)
+    data = data_of(write_report(folder))
+    assert [p.get("metrics") for p in data["pairs"]] == [None, [0.5]] and data["seconds"] is None
+    (folder / "metrics.csv").write_text('content,style,gram\na,c,"' + "x" * 200_000)
+    with pytest.raises(WorkError, match=r"metrics\.csv: not readable as a table"):
+        write_report(folder)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"results": 3}'])
@@ -305,10 +316,8 @@ def test_10000_pairs_open_lazily(browser: Any, tmp_path: Path) -> None:
             record["results"].append({"content": c, "style": s, "stack": stack, "result": f"result_{stack}"})
     (folder / "run.json").write_text(json.dumps(record))
     page = write_report(folder)
-    start = time.time()
     open_page(browser, page)
     assert run_js(browser, "return cells.length") == 10000
-    assert time.time() - start < 20
     assert painted(browser)
     loaded = run_js(browser, "return [...document.images].filter(i => i.complete && i.naturalWidth).length")
     assert 20 < loaded < 4000

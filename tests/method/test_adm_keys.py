@@ -1,4 +1,4 @@
-"""The full-size ADM layouts against their published names, listed here by the rules of REFERENCE section 5, not by our code."""
+"""The full-size ADM layouts against their published names, listed here by guided-diffusion's rules, not by our code."""
 
 from __future__ import annotations
 

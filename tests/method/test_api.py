@@ -45,8 +45,8 @@ def test_wrong_calls() -> None:
     model = golden_model("ddpm")
     with pytest.raises(ValueError, match=r"the model takes \(N, 3, 32, 32\)"):
         diffstyle.stylize(model, torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 32, 32))
-    with pytest.raises(diffstyle.DiffstyleError, match="--gamma 2"):
-        diffstyle.stylize(model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), gamma=2)
+    with pytest.raises(diffstyle.DiffstyleError, match="--solver magic"):
+        diffstyle.stylize(model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), solver="magic")
     with pytest.raises(TypeError, match="gama"):
         diffstyle.stylize(model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), gama=0.2)
 

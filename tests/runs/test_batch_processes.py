@@ -14,45 +14,14 @@ import pytest
 import torch
 
 import main
-from batch_tools import make_tiny, pictures, results, torchrun
+from batch_tools import leftovers, make_tiny, pictures, results, start, torchrun, wait
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.runs import workers
-from diffstyle.runs.workers import Share, find_share
+from diffstyle.runs.workers import Share, find_share, join
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 50
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-
-
-def start(argv: list[str]) -> int:
-    """Run a command line in a process of its own, at once: a fork of this one, which has everything imported."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), 1)
-            os.dup2(null.fileno(), 2)
-        torch.set_num_threads(1)  # a fork has none of the parent's threads
-        os._exit(main.main(argv))
-    finally:
-        os._exit(99)
-
-
-def wait(child: int, seconds: float) -> int | None:
-    """The exit code of a child, or None if it is still at work after ``seconds``."""
-    end = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:
-            return None
-        time.sleep(0.001)
-
-
-def leftovers(root: Path) -> list[Path]:
-    return [p for p in root.rglob("*") if p.suffix == ".tmp"]
 
 
 @pytest.mark.slow
@@ -154,6 +123,32 @@ def test_torchrun_is_recognised() -> None:
     assert find_share("1/4", {}) == Share(1, 4)
     with pytest.raises(UsageError, match="torchrun shares the work"):
         find_share("0/2", TORCHRUN)
+
+
+@pytest.mark.parametrize("shard", ["²/4", "4/4", "-1/4", "1", "1/", "/4", "1/2/3", "1" * 5000 + "/3", "0/" + "9" * 5000, "٣/٤"])
+def test_no_shard(shard: str) -> None:
+    with pytest.raises(UsageError, match="use i/n with i from 0"):
+        find_share(shard, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORLD_SIZE", "x"), ("WORLD_SIZE", "0"), ("WORLD_SIZE", None), ("RANK", None), ("RANK", "4"), ("RANK", "-1"),
+     ("LOCAL_RANK", "²"), ("LOCAL_WORLD_SIZE", "0")],
+)  # fmt: skip
+def test_a_broken_torchrun_environment(name: str, value: str | None) -> None:
+    environ = {key: text for key, text in {**TORCHRUN, name: value}.items() if text is not None}
+    with pytest.raises(UsageError, match=f"torchrun's variable {name} is"):
+        find_share(None, environ)
+
+
+def test_torchrun_without_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="MASTER_ADDR"):
+        join(find_share(None, TORCHRUN), torch.device("cpu"))
 
 
 def test_each_process_takes_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

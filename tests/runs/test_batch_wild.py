@@ -9,9 +9,11 @@ import io
 import os
 import pickle
 import shutil
+import signal
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,9 @@ from torchvision.transforms import functional as TF
 
 import main
 from batch_tools import CONFIG, Tiny, make_tiny, paint, results
-from diffstyle.images import fit, load_image, open_fitted, preprocess
+from diffstyle.errors import WorkError
+from diffstyle.images import fit, load_image, open_fitted, orientation, preprocess, read_record, read_result
+from diffstyle.masks import build_mask
 
 RNG = np.random.default_rng(5)
 PHOTO = Image.fromarray(RNG.integers(0, 256, (10, 12, 3), dtype=np.uint8))
@@ -169,6 +173,10 @@ REFUSED: dict[str, tuple[str, Make]] = {
     "hollow": ("bad.png", lambda p: p.write_bytes(png_of_size(2000, 2000))),
     "size zero": ("bad.png", lambda p: p.write_bytes(png_of_size(0, 5))),
     "text bomb": ("bad.png", lambda p: p.write_bytes(with_text(encoded(PHOTO, "PNG"), b"x" * 70_000_000))),
+    "EPS": ("bad.png", lambda p: PHOTO.save(p, "EPS")),
+    "EPS as JPEG": ("bad.jpg", lambda p: PHOTO.save(p, "EPS")),
+    "PDF": ("bad.png", lambda p: PHOTO.save(p, "PDF")),
+    "WMF": ("bad.png", lambda p: p.write_bytes(b"\xd7\xcd\xc6\x9a\0\0" + bytes(200))),
     "a video": ("bad.webp", lambda p: p.write_bytes(b"\x1aE\xdf\xa3" + bytes(1000))),
 }
 
@@ -184,18 +192,15 @@ def test_refused_pictures(case: str, tiny: Tiny, capsys: pytest.CaptureFixture[s
 
 
 def test_unreadable_file(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from diffstyle.errors import WorkError
-    from diffstyle.files import file_hash
+    from diffstyle.files import read_bytes
 
-    real = file_hash
-
-    def locked(path: Path) -> str:
+    def locked(path: Path) -> bytes:
         if path.name == "locked.png":
             raise WorkError(f"{path}: cannot be read (Permission denied)")
-        return real(path)
+        return read_bytes(path)
 
     paint(tiny.root / "c" / "locked.png", 5)
-    monkeypatch.setattr("diffstyle.runs.inputs.file_hash", locked)  # the tests run as root, who may read everything
+    monkeypatch.setattr("diffstyle.runs.inputs.read_bytes", locked)  # the tests run as root, who may read everything
     code, err = run(tiny.argv(), capsys)
     assert code == 1 and "locked.png: cannot be read (Permission denied)" in err and len(results(tiny.out)) == 1
 
@@ -211,6 +216,107 @@ def test_what_is_no_picture_is_skipped(tiny: Tiny, capsys: pytest.CaptureFixture
 
 
 # ---- what decoding does ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opener", ["picture", "mask", "record", "result", "exif"])
+def test_ghostscript_never_runs(opener: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPS is refused by every function that opens a file, whatever it is called."""
+    from PIL import EpsImagePlugin
+
+    def run_it(*args: object, **more: object) -> None:
+        raise AssertionError("Ghostscript was about to run")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run_it)
+    path = tmp_path / "a.png"
+    PHOTO.save(path, "EPS")
+    if opener in ("picture", "mask"):
+        with pytest.raises(WorkError, match="not a readable picture"):
+            open_fitted(path, 8) if opener == "picture" else build_mask(str(path), (8, 8))
+    elif opener == "exif":
+        assert orientation(path.read_bytes()) == 1
+    else:
+        assert (read_record if opener == "record" else read_result)(path) is None
+
+
+def slow(path: Path) -> Path:
+    """A pipe that nobody writes to: whoever waits for it hangs."""
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+# What is no regular file, or claims no size, in every place where a file is read; the exit code, the culprit's name.
+ENDLESS: dict[str, tuple[Callable[[Tiny], list[str]], int, str]] = {
+    "content: a pipe": (lambda t: ["--content_dir", str(slow(t.root / "x.png"))], 2, "x.png: a pipe or device"),
+    "content: a device": (lambda t: ["--content_dir", "/dev/zero"], 2, "/dev/zero: a pipe or device"),
+    "content: /proc": (lambda t: ["--content_dir", "/proc/self/environ"], 1, "environ"),
+    "content: /proc/kmsg": (lambda t: ["--content_dir", "/proc/kmsg"], 1, "kmsg"),
+    "style: a link to a device": (lambda t: ["--style_dir", str(link(t.root / "x.png", "/dev/zero"))], 2, "x.png"),
+    "list: a pipe": (lambda t: ["--pairs", str(slow(t.root / "x.csv"))], 2, "x.csv: no regular file"),
+    "list: a device": (lambda t: ["--pairs", "/dev/zero"], 2, "/dev/zero: no regular file"),
+    "list: /proc": (lambda t: ["--pairs", "/proc/self/environ"], 2, "no pairs in it"),
+    "a row: a pipe": (lambda t: rows(t, f"{slow(t.root / 'x.png')},s00.png"), 2, "there is no file"),
+    "a row: a device": (lambda t: rows(t, "/dev/zero,s00.png"), 2, "there is no file /dev/zero"),
+    "a row: /proc": (lambda t: rows(t, "/proc/self/environ,s00.png"), 1, "environ"),
+    "mask: a pipe": (lambda t: ["--mask", str(slow(t.root / "x.png"))], 2, "x.png: neither a picture"),
+    "mask: a device": (lambda t: ["--mask", "/dev/zero"], 2, "/dev/zero: neither a picture"),
+    "mask: /proc": (lambda t: ["--mask", "/proc/self/environ"], 1, "environ: not a readable picture"),
+    "result: a pipe": (lambda t: nothing(slow(t.out / "result_content_c00_style_s00.png")), 1, "a pipe or device has"),
+    "stack: a device": (lambda t: nothing(link(t.out / "content_c00_style_s00.png", "/dev/zero")), 1, "a pipe or device"),
+    "run.json: a pipe": (lambda t: nothing(slow(t.out / "run.json")), 1, "run.json: cannot be written (a pipe or device"),
+    "grid: a pipe": (lambda t: nothing(slow(t.out / "grid.png")), 1, "grid.png: cannot be written (a pipe or device"),
+    "save_dir: a pipe": (lambda t: ["--save_dir", str(slow(t.root / "x"))], 1, "--save_dir"),
+    "cache_dir: a device": (lambda t: ["--cache_dir", "/dev/null"], 1, "--cache_dir"),
+    "content: a long name": (lambda t: ["--content_dir", "x" * 300], 2, "--content_dir"),
+    "style: a long path": (lambda t: ["--style_dir", "x/" * 3000], 2, "--style_dir"),
+    "list: a long name": (lambda t: ["--pairs", "x" * 300], 2, "--pairs"),
+    "mask: a long name": (lambda t: ["--mask", "x" * 300], 2, "--mask"),
+    "save_dir: a long name": (lambda t: ["--save_dir", str(t.root / ("x" * 300))], 2, "--save_dir"),
+    "cache_dir: a long name": (lambda t: ["--cache_dir", str(t.root / ("x" * 300))], 2, "--cache_dir"),
+}
+
+
+def link(path: Path, to: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(to)
+    return path
+
+
+def nothing(_: Path) -> list[str]:
+    """No flags: the tree alone is odd."""
+    return []
+
+
+def rows(tiny: Tiny, row: str) -> list[str]:
+    (tiny.root / "list.csv").write_text(f"content,style\n{row}\n")
+    return ["--pairs", str(tiny.root / "list.csv")]
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_what_never_ends_is_refused(case: str, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    make, expected, words = ENDLESS[case]
+    extra = make(tiny)
+    with within(20):
+        code, err = run(tiny.argv(*extra), capsys)
+    lines = [line for line in err.splitlines() if line.startswith(("error: ", "failed: "))]
+    assert code == expected and len(lines) == 1 and words in lines[0], err
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fail instead of waiting for ever."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it hangs: {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_preprocessing_is_torchvisions() -> None:
@@ -362,13 +468,13 @@ class Evil:
 
 
 def cache_of(tiny: Tiny, kind: str) -> Path:
-    return next((tiny.root / "cache").glob(f"*.{kind}.pt"))
+    return next((tiny.root / "cache").glob(f"*.{kind}.safetensors"))
 
 
 # What is done to a tree where everything is fine and one run has been done; exit code; part of the error line.
 TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
-    "config: empty": (lambda t: (t.root / "tiny.yml").write_text(""), 2, "needs the sections"),
-    "config: binary": (lambda t: (t.root / "tiny.yml").write_bytes(b"\xff\x00\x01"), 2, "not a readable YAML"),
+    "config: empty": (lambda t: (t.root / "tiny.yml").write_text(""), 2, "has 0 bytes"),
+    "config: binary": (lambda t: (t.root / "tiny.yml").write_bytes(b"\xff\x00\x01"), 2, "not readable"),
     "config: a list": (lambda t: (t.root / "tiny.yml").write_text("- 1\n"), 2, "needs the sections"),
     "config: open bracket": (lambda t: (t.root / "tiny.yml").write_text("data: {"), 2, "not a readable YAML"),
     "config: python tag": (lambda t: (t.root / "tiny.yml").write_text("!!python/object/apply:os.system [ls]"), 2, "YAML"),
@@ -381,7 +487,7 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
     "config: size infinite": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("e: 8", "e: .inf")), 2, "image_size"),
     "config: type a list": (lambda t: (t.root / "tiny.yml").write_text(CONFIG.replace("ddpm", "[1]")), 2, "model.type"),
     "config: beta nan": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_start: .nan}"), 2, "beta_start"),
-    "config: beta 2": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_end: 2}"), 2, "less than 1"),
+    "config: beta 2": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_end: 2}"), 2, "must be from"),
     "config: bare diffusion": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: 5"), 2, "the section diffusion"),
     "config: few timesteps": (
         lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {num_diffusion_timesteps: 10}"), 2, "--t_0 999",
@@ -412,19 +518,17 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
     "cache: lengths differ": (
         lambda t: torch.save({"t": torch.arange(999), "h": torch.ones(2, 3, 8, 8)}, cache_of(t, "h")), 0, "",
     ),
-    "cache: a folder": (lambda t: make_folder(cache_of(t, "h")), 1, "cannot be written"),
     "cache: gone": (lambda t: shutil.rmtree(t.root / "cache"), 0, ""),
     "cache_dir: a file": (lambda t: t.extra.extend(["--cache_dir", str(t.root / "tiny.yml")]), 1, "--cache_dir"),
     "save_dir: a file": (lambda t: t.extra.extend(["--save_dir", str(t.root / "tiny.yml")]), 1, "--save_dir"),
     "save_dir: below a file": (lambda t: t.extra.extend(["--save_dir", str(t.root / "tiny.yml/x")]), 1, "--save_dir"),
     "save_dir: the inputs": (lambda t: t.extra.extend(["--save_dir", str(t.root / "c")]), 2, "would become inputs"),
-    "result: a folder": (lambda t: make_folder(t.out / "result_content_c00_style_s00.png"), 1, "cannot be written"),
     "content_dir: missing": (lambda t: t.extra.extend(["--content_dir", str(t.root / "x")]), 2, "no such folder"),
     "content_dir: empty": (lambda t: (t.root / "c" / "c00.png").unlink(), 2, "no picture in it"),
     "content_dir: deeper": (lambda t: t.extra.extend(["--content_dir", str(t.root), "--save_dir", "/tmp/x"]), 2, "--recursive"),
     "layout: unknown": (lambda t: t.extra.extend(["--layout", "round"]), 2, "--layout round is not known"),
-    "pairs: missing": (lambda t: t.extra.extend(["--pairs", "x.csv"]), 2, "cannot be read"),
-    "pairs: a folder": (lambda t: t.extra.extend(["--pairs", str(t.root)]), 2, "cannot be read"),
+    "pairs: missing": (lambda t: t.extra.extend(["--pairs", "x.csv"]), 2, "not readable"),
+    "pairs: a folder": (lambda t: t.extra.extend(["--pairs", str(t.root)]), 2, "but a folder"),
     "batch_size: none": (lambda t: t.extra.extend(["--batch_size", "0"]), 2, "--batch_size 0"),
 }
 

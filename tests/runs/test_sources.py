@@ -13,8 +13,10 @@ from cli_tools import error_line, pixels, run
 from PIL import Image
 
 import main
+from batch_tools import pictures
 from diffstyle.configs.paths_config import DATASET_PATHS
 from diffstyle.errors import UsageError
+from diffstyle.images import read_record
 from diffstyle.pipeline import draw, transfer
 from diffstyle.runs.sources import Source, initial_noise, parse_source
 from diffstyle.settings import Settings
@@ -79,6 +81,87 @@ def test_samples_regenerate_themselves(base: list[str], tmp_path: Path, capsys: 
     assert drawn[0].read_bytes() == first and len(list((out / "samples").glob("*.png"))) == 3
     code, err = run([*argv, "--no_cache"], capsys)
     assert code == 2 and "needs the cache" in error_line(err)
+
+
+def test_samples_do_not_depend_on_history(base: list[str], tmp_path: Path) -> None:
+    """Whatever was drawn or cached before, a command line's files are those that an empty folder gives."""
+    argv = [*base, "--content_dir", "sample:2", "--gamma", "0.5", "--batch_size", "1"]
+    fresh = {}
+    for n_gen in ("6", "8"):
+        out = tmp_path / f"fresh{n_gen}"
+        assert main.main([*argv, "--n_gen_step", n_gen, "--save_dir", str(out), "--cache_dir", str(tmp_path / f"c{n_gen}")]) == 0
+        fresh[n_gen] = pictures(out)
+    assert fresh["6"]["samples/sample_1234_0000.png"] != fresh["8"]["samples/sample_1234_0000.png"]
+    for n_gen in ("6", "8", "6"):
+        assert main.main([*argv, "--n_gen_step", n_gen]) == 0
+        assert pictures(tmp_path / "out") == fresh[n_gen]
+
+
+def test_a_drawn_picture_as_file_is_an_ordinary_input(base: list[str], tmp_path: Path) -> None:
+    assert main.main([*base, "--content_dir", "sample:1", "--batch_size", "1"]) == 0
+    drawn = tmp_path / "out/samples/sample_1234_0000.png"
+    made = []
+    for cache in ("cache", "empty"):  # the one that knows its drawing, and one that does not
+        out = tmp_path / f"file_{cache}"
+        more = ["--content_dir", str(drawn), "--save_dir", str(out), "--cache_dir", str(tmp_path / cache), "--batch_size", "1"]
+        assert main.main([*base, *more]) == 0
+        made.append(pictures(out))
+    assert made[0] == made[1]
+    name = "result_content_sample_1234_0000_style_style_a.png"
+    as_sample, as_file = (read_record(folder / name) for folder in (tmp_path / "out", tmp_path / "file_cache"))
+    assert as_sample and as_file and as_sample["content"] != as_file["content"]
+
+
+@pytest.mark.parametrize("spoil", ["damaged", "another", "missing", "cache lost"])
+def test_samples_are_drawn_again(spoil: str, base: list[str], tmp_path: Path) -> None:
+    argv = [*base, "--content_dir", "sample:2", "--batch_size", "1"]
+    assert main.main(argv) == 0
+    whole = pictures(tmp_path / "out")
+    drawn = tmp_path / "out/samples/sample_1234_0001.png"
+    if spoil == "damaged":
+        data = bytearray(drawn.read_bytes())
+        data[len(data) // 2] ^= 1
+        drawn.write_bytes(data)
+    elif spoil == "another":
+        shutil.copy(GOLDEN / "images/contents/content_a.png", drawn)
+    elif spoil == "missing":
+        drawn.unlink()
+    else:
+        shutil.rmtree(tmp_path / "cache")
+    for path in (tmp_path / "out").glob("*.png"):
+        path.unlink()
+    assert main.main(argv) == 0 and pictures(tmp_path / "out") == whole
+
+
+def test_planning_draws_nothing(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([*base, "--content_dir", "sample:3", "--dry_run", "--model_path", "nowhere.pt"]) == 0
+    # Three drawn in 6 evaluations each, two styles inverted in 5, six pairs of 6.
+    assert "6 pairs, 64 network evaluations" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
+
+
+def test_just_precompute_draws(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([*base, "--content_dir", "sample:2", "--just_precompute"]) == 0
+    assert "4 of 4 pictures are in" in capsys.readouterr().out
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()}
+    assert len(before) == 8 and len(list((tmp_path / "out/samples").iterdir())) == 2
+    assert main.main([*base, "--content_dir", "sample:2"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()} == before
+
+
+def test_a_sweep_draws_its_samples_once(base: list[str], tmp_path: Path) -> None:
+    sweep = ["--n_inv", "6", "--sweep", "n_inv=5,6", "--sweep", "n_gen=6,7"]
+    argv = [*base, "--content_dir", "sample:1", "--batch_size", "1", *sweep]
+    assert main.main(argv) == 0
+    assert len(list((tmp_path / "out/samples").iterdir())) == 1
+    contents = {
+        str((read_record(path) or {})["content"]["sha256"]) for path in (tmp_path / "out").rglob("result_*style_a.png")
+    }
+    assert len(contents) == 1 and contents.pop().startswith("sample-")
+
+
+def test_large_seeds_draw() -> None:
+    assert not torch.equal(initial_noise(2**63 - 1, 0, 4), initial_noise(2**63 - 1, 1, 4))
 
 
 def test_chain_is_the_generation(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,6 +102,16 @@ def test_masks_rebuild_the_picture(wanted: dict[str, bool]) -> None:
     assert np.abs(change - (mixed(other) - mixed(avatar.colours))).max() <= 5
 
 
+def test_layers_make_every_colouring() -> None:
+    for index in range(4):
+        avatar = replace(m.sample_attributes(1, index), colours=m.sample_attributes(1, 50 + index).colours)
+        constant, weights = m.layers(m.sample_attributes(1, index), 48)
+        assert constant.dtype == weights.dtype == np.uint8
+        colours = np.array(list(asdict(avatar.colours).values()), dtype=float)  # background, hair, skin, clothes
+        made = constant + weights / 255 @ colours
+        assert np.abs(made - m.render(avatar, 48)).max() <= 2.5
+
+
 def test_masks_do_not_depend_on_the_colours() -> None:
     avatar = first(glasses=True, beard=True)
     recoloured = replace(avatar, colours=m.sample_attributes(1, 99).colours)
@@ -164,6 +174,21 @@ def test_npz(tmp_path: Path) -> None:
     assert images.dtype == np.uint8
     assert np.array_equal(images[2], m.render(m.sample_attributes(1, 2), 32))
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a.npz", "a_attributes.csv"]  # nothing temporary
+
+
+def test_layers_npz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "PALETTES", 5)
+    m.write_layers(tmp_path / "layers.npz", n=2, seed=1, size=16)
+    arrays = np.load(tmp_path / "layers.npz")
+    assert {k: arrays[k].shape for k in arrays} == {
+        "constant": (2, 16, 16, 3),
+        "weights": (2, 16, 16, 4),
+        "colours": (5, 4, 3),
+    }
+    assert arrays["colours"][3].tolist() == [list(c) for c in asdict(m.sample_attributes(1, 3).colours).values()]
+    done = command("--n", 1, "--layers", "--out", tmp_path / "folder")
+    assert done.returncode == 2
+    assert "--layers writes an .npz" in done.stderr
 
 
 def test_folder_and_attributes(tmp_path: Path) -> None:

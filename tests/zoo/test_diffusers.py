@@ -15,6 +15,7 @@ from typing import Any
 import convert_checkpoint
 import pytest
 import torch
+from cli_tools import QUICK, error_line, run
 
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.model import EpsOf, Model
@@ -22,6 +23,7 @@ from diffstyle.zoo import hub, transports
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.integrity import sidecar
+from diffstyle.zoo.places import BUNDLED
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -135,6 +137,36 @@ def test_a_config_of_ones_own_must_agree_with_what_lies_beside_the_weights(tmp_p
             load_model(config.__class__(**{**vars(config), **change}))
         assert "\n" not in str(error.value)
     load_model(config.__class__(**{**vars(config), "beta_schedule": "cosine"}))  # the same under its other name
+
+
+def test_weights_that_lie_beside_their_description_need_no_config(tmp_path: Path) -> None:
+    saved("one head", tmp_path / "net")
+    for place in (tmp_path / "net", tmp_path / "net" / "diffusion_pytorch_model.safetensors"):
+        config = load_config("avatars.yml", place)
+        assert (config.prediction, config.timesteps) == ("x0", 400)
+        load_model(config, place)
+    avatars = load_config("avatars")
+    for other in (BUNDLED / "avatars64.pt", tmp_path / "no.pt", None, ""):
+        assert load_config("avatars.yml", other) == avatars
+    assert load_config("celeba.yml", tmp_path / "net") == load_config("celeba")  # what is asked for is compared instead
+    with pytest.raises(UsageError, match=r"without the config\.json of a diffusers network"):
+        (tmp_path / "net" / "config.json").unlink()
+        load_config("avatars.yml", tmp_path / "net")
+
+
+def test_the_command_takes_a_folder_or_a_name_as_model_path(
+    site: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved("scale-shift", tmp_path / "site")
+    pictures = Path(__file__).resolve().parents[1] / "golden" / "images"
+    folders = ["--content_dir", str(pictures / "contents"), "--style_dir", str(pictures / "styles")]
+    for i, place in enumerate(("hf:owner/net", str(tmp_path / "site"))):
+        out = str(tmp_path / f"out{i}")
+        code, err = run(["--model_path", place, *folders, "--save_dir", out, "--no_cache", *QUICK], capsys)
+        assert code == 0, err
+    code, err = run(["--model_path", "hf:owner/other", "--no_download"], capsys)
+    assert code == 1
+    assert "hf:owner/other is not here" in error_line(err)
 
 
 @pytest.mark.parametrize(

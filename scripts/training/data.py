@@ -1,0 +1,95 @@
+"""Where training pictures come from: a folder or an .npz of pictures, or drawn shapes that every batch colours anew."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from diffstyle.errors import UsageError, WorkError
+from diffstyle.images import load_image
+
+log = logging.getLogger("train_ddpm")
+
+
+class Pictures:
+    """Pictures as they are: images (N, 3, H, W) uint8."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def draw(self, n: int, g: torch.Generator) -> Tensor:
+        """n random pictures (n, 3, H, W) in [-1, 1]."""
+        return self.images[torch.randint(len(self), (n,), generator=g)].float() / 127.5 - 1
+
+
+class Layers:
+    """Drawn shapes in any colours (make_avatars.py --layers): a picture is a constant plus weights times four colours."""
+
+    def __init__(self, constant: Tensor, weights: Tensor, colours: Tensor) -> None:
+        self.constant, self.weights = constant, weights  # (N, H, W, 3) and (N, H, W, 4), uint8
+        self.colours = colours.float()  # (M, 4, 3) in [0, 255]
+
+    def __len__(self) -> int:
+        return len(self.constant)
+
+    def paint(self, shapes: Tensor, colours: Tensor) -> Tensor:
+        """Shapes (n,) in colourings (n,), both indices -> pictures (n, 3, H, W) in [-1, 1], channels last in memory."""
+        weights = self.weights[shapes].flatten(1, 2).float() / 255
+        with torch.autocast("cpu", enabled=False):  # in bfloat16 colours would be a level off
+            coloured = torch.bmm(weights, self.colours[colours]).view(self.constant[shapes].shape)
+        return ((self.constant[shapes] + coloured).clamp(0, 255) / 127.5 - 1).permute(0, 3, 1, 2)
+
+    def pick(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n random shapes and n random colourings, as indices."""
+        return torch.randint(len(self), (n,), generator=g), torch.randint(len(self.colours), (n,), generator=g)
+
+    def draw(self, n: int, g: torch.Generator) -> Tensor:
+        """n random pictures (n, 3, H, W) in [-1, 1]."""
+        return self.paint(*self.pick(n, g))
+
+
+def load_data(path: Path, size: int) -> Pictures | Layers:
+    """An .npz of make_avatars.py (with ``images``, or ``constant``, ``weights`` and ``colours``), or a folder tree."""
+    if path.suffix == ".npz":
+        return from_npz(path, size)
+    known = Image.registered_extensions()
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+    loaded = []
+    for file in tqdm(files, desc="reading pictures", leave=False):
+        try:
+            loaded.append(((load_image(file, size) + 1) * 127.5).round().byte())
+        except WorkError as error:
+            log.warning("skipped %s", error)
+    if not loaded:
+        raise UsageError(f"--data {path}: no picture in it")
+    return Pictures(torch.stack(loaded))
+
+
+def from_npz(path: Path, size: int) -> Pictures | Layers:
+    try:
+        with np.load(path) as arrays:
+            names = ("images",) if "images" in arrays else ("constant", "weights", "colours")
+            found = [arrays[name] for name in names]
+    except (OSError, KeyError, ValueError) as error:
+        raise UsageError(f"--data {path}: no readable .npz with an array 'images' ({error})") from error
+    for name, array, channels in zip(names, found, (3, 4, 3), strict=False):
+        if array.dtype != np.uint8 or array.ndim != (3 if name == "colours" else 4) or array.shape[-1] != channels:
+            raise UsageError(f"--data {path}: '{name}' is {array.dtype} {array.shape}, it must be uint8 (N, H, W, {channels})")
+    if len(found) == 3:
+        if found[0].shape[1:3] != (size, size):
+            raise UsageError(f"--data {path}: layers of {found[0].shape[1]} pixels, the config says {size}")
+        return Layers(*map(torch.from_numpy, found))
+    images = torch.from_numpy(found[0]).permute(0, 3, 1, 2)
+    if images.shape[2:] != (size, size):
+        images = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).round().byte()
+    return Pictures(images.contiguous())

@@ -1,0 +1,127 @@
+"""The plain loss of a DDPM, with two terms for any pictures that make the bottleneck h carry the content.
+
+An unconditional DDPM learns to predict the noise of a noised picture. A large one draws its layout from h by itself; a small
+one sends everything through its skips, and then the method has nothing to inject. So:
+
+- ``twin``: h is encoded from the same picture in other colours with other noise;
+- ``skip_drop``: inner skips are zeroed at random.
+
+Where the truth of a transfer is known there is more: transfers.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from training.data import Layers, Pictures
+
+WEIGHTINGS = ("uniform", "p2", "root")
+ROOT_LIMIT = 20.0  # above t = 760 the root weights would go on to 160, for what bfloat16 cannot express
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines the loss curve; a resumed run must repeat it."""
+
+    batch: int = 16
+    lr: float = 1e-3
+    warmup: int = 200  # iterations of linear warm-up
+    ema: float = 0.999  # decay of the averaged weights; shorter at the start
+    weighting: str = "uniform"
+    skip_drop: float = 0.0
+    twin: float = 0.0
+    twin_clean: float = 0.0
+    transfer: float = 0.0  # weight of the transfers against the plain loss
+    walks: float = 0.5  # share of the transfer pairs that are on a walk
+    same_shape: float = 0.2  # share of the transfer pairs with the same shape in two colourings
+    transfer_from: int = 100  # t under which nothing is transferred
+    t_power: float = 1.0  # t is drawn as the power of a uniform number: above 1 low t come more often
+    flip: bool = False
+    bf16: bool = False
+    seed: int = 0
+
+
+def generator(seed: int, iteration: int) -> torch.Generator:
+    """All randomness of one iteration: nothing has to be saved for an exact resume."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+
+
+def draw_t(n: int, timesteps: int, s: Settings, g: torch.Generator) -> Tensor:
+    """n timesteps (n,) in 0 ... timesteps - 1."""
+    return (torch.rand(n, generator=g) ** s.t_power * timesteps).long().clamp(max=timesteps - 1)
+
+
+def at(abar: Tensor, t: Tensor) -> Tensor:
+    """abar_t (N, 1, 1, 1) of the timesteps t (N,)."""
+    return abar[t, None, None, None]
+
+
+def noised(x: Tensor, a: Tensor, noise: Tensor) -> Tensor:
+    """x_t of the pictures x at abar a, channels last in memory."""
+    return (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+
+
+def loss_weights(a: Tensor, weighting: str) -> Tensor:
+    """Weights on the squared eps error, for abar a of any shape.
+
+    uniform: 1. p2: 1 / (1 + SNR) = 1 - abar. root: (1 - abar) / sqrt(abar) up to ROOT_LIMIT, which on the squared error of
+    P_t = (x_t - sqrt(1 - abar) eps) / sqrt(abar) is sqrt(abar): high t, where layout is decided, counts for more than in p2.
+    """
+    if weighting == "uniform":
+        return torch.ones_like(a)
+    return 1 - a if weighting == "p2" else ((1 - a) / a.sqrt()).clamp(max=ROOT_LIMIT)
+
+
+def weighted_error(eps: Tensor, target: Tensor, a: Tensor, weighting: str) -> Tensor:
+    """Mean over pictures of weight x mean squared error."""
+    error = (eps.float() - target).square().mean((1, 2, 3))
+    return (loss_weights(a.flatten(), weighting) * error).mean()
+
+
+def maybe_flip(x: Tensor, s: Settings, g: torch.Generator) -> Tensor:
+    """Each picture mirrored with probability 1/2, if the settings say so."""
+    return torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x) if s.flip else x
+
+
+def plain_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, g: torch.Generator) -> Tensor:
+    """The usual eps-prediction, with the terms ``twin`` and ``skip_drop`` where they are set."""
+    x0 = maybe_flip(data.draw(s.batch, g), s, g)
+    t = draw_t(s.batch, len(abar), s, g)
+    a, eps = at(abar, t), torch.randn(x0.shape, generator=g)
+    f = unet.encode(noised(x0, a, eps), t.float())
+    twins = round(s.twin * s.batch)
+    if twins:
+        t_twin = (t * (1 - s.twin_clean * torch.rand(s.batch, generator=g))).long()[:twins]
+        twin = noised(recolour(x0, g)[:twins], at(abar, t_twin), torch.randn(x0.shape, generator=g)[:twins])
+        f = f._replace(h=torch.cat([unet.encode(twin, t_twin.float()).h, f.h[twins:]]))
+    if s.skip_drop:
+        f = drop_skips(f, s.skip_drop, g)
+    return weighted_error(unet.decode(f), eps, a, s.weighting)
+
+
+def recolour(x: Tensor, g: torch.Generator) -> Tensor:
+    """The twin's picture: every image's colours pushed through a random affine map that keeps only the shape.
+
+    x (N, 3, H, W) in [-1, 1]. A random rotation/reflection of RGB space (QR of a Gaussian), a random contrast in
+    [0.4, 1] and a random shift, so neither hue nor lightness can be trusted while every edge stays.
+    """
+    n = len(x)
+    q, _ = torch.linalg.qr(torch.randn(n, 3, 3, generator=g))
+    contrast = 0.4 + 0.6 * torch.rand(n, 1, 1, generator=g)
+    shift = 0.8 * torch.rand(n, 3, 1, 1, generator=g) - 0.4
+    return (torch.einsum("nij,njhw->nihw", q * contrast, x) + shift).clamp(-1, 1)
+
+
+def drop_skips(f: Features, probability: float, g: torch.Generator) -> Features:
+    """For half of the samples, zero each skip connection with this probability; those at full resolution are kept."""
+    full = f.skips[0].shape[-1]
+    spared = torch.rand(len(f.h), 1, 1, 1, generator=g) < 0.5
+    skips = []
+    for skip in f.skips:
+        keep = (spared | (torch.rand(len(skip), 1, 1, 1, generator=g) >= probability)).to(skip)
+        skips.append(skip if skip.shape[-1] == full else skip * keep)
+    return f._replace(skips=tuple(skips))
