@@ -6,6 +6,7 @@ import base64
 import io
 import logging
 import os
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,8 @@ def show(desk: Desk, contents: Sequence[Path], styles: Sequence[Path], port: int
     page = build(desk, contents, styles)
     url = launch(page, port)
     print(f"{url} (Ctrl-C ends it)", flush=True)
-    if open_browser:
+    # Without a screen Python would open a browser in the terminal, which then belongs to that.
+    if open_browser and (sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
         webbrowser.open(url)
     try:
         threading.Event().wait()
@@ -55,6 +57,9 @@ def show(desk: Desk, contents: Sequence[Path], styles: Sequence[Path], port: int
 
 def launch(page: Any, port: int | None = None) -> str:
     """Start the server, which only this machine can reach, and return its address. Raises WorkError."""
+    # Fonts of the system: the theme's own would be fetched. Its remarks are too pale to be read on white.
+    theme = gr.themes.Default(font=[Font("system-ui"), Font("sans-serif")], font_mono=[Font("monospace")])
+    theme.set(block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400")
     try:
         _, url, _ = page.launch(
             server_name="127.0.0.1",
@@ -64,12 +69,12 @@ def launch(page: Any, port: int | None = None) -> str:
             prevent_thread_lock=True,
             ssr_mode=False,
             footer_links=[],
-            # Fonts of the system: the theme's own would be fetched.
-            theme=gr.themes.Default(font=[Font("system-ui"), Font("sans-serif")], font_mono=[Font("monospace")]),
+            theme=theme,
             head=f"<style>{text('page.css')}</style>",  # as css= Gradio would rewrite the selectors
         )
     except OSError as error:
-        raise WorkError(f"--port {port}: {error}" if port else f"no port is free: {error}") from error
+        where = f"--explore {port}" if port else "--explore"
+        raise WorkError(f"{where}: the port is taken, or none is free; give another ({error})") from error
     return url
 
 
