@@ -31,7 +31,7 @@ from meter import flops_of
 from diffstyle.diffusion import linear_schedule
 from diffstyle.model import Model
 from diffstyle.models import build_unet
-from diffstyle.models.layers import to_precision
+from diffstyle.models.layers import memory_format, to_precision
 from diffstyle.noise import pair_noise
 from diffstyle.pipeline import invert, transfer
 from diffstyle.settings import Settings
@@ -84,7 +84,7 @@ def random_model(name: str, args: argparse.Namespace) -> Model:
     config, device, dtype = load_config(name), pick_device(args.device), pick_dtype(args.precision)
     torch.manual_seed(0)
     unet = build_unet(config.family, config.image_size, config.architecture).eval().requires_grad_(False)
-    to_precision(unet, dtype).to(device).to(memory_format=torch.channels_last)
+    to_precision(unet, dtype).to(device).to(memory_format=memory_format(device))
     return Model(unet, config, linear_schedule(), device, dtype, "random weights", Path("-"))
 
 
@@ -96,7 +96,7 @@ def network(name: str, batch: int, args: argparse.Namespace) -> dict[str, Any]:
     gflop = sum(flops_of(model.unet, size)) / 1e9
     if args.compile:
         compile_model(model)
-    x = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, size, size, device=device).to(memory_format=memory_format(device))
     t = torch.full((batch,), 500.0, device=device)
     f = model.unet.encode(x, t)
     for _ in range(2):

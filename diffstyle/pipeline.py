@@ -14,6 +14,7 @@ from diffstyle.hspace import Blend
 from diffstyle.masks import build_mask
 from diffstyle.model import Model
 from diffstyle.models import build_unet
+from diffstyle.models.layers import memory_format
 from diffstyle.noise import NextNoise, OneStream, generator_after, pair_noise
 from diffstyle.settings import Settings
 from diffstyle.solvers import SOLVERS
@@ -147,7 +148,7 @@ def draw(
 
 
 def to_model(model: Model, x: Tensor) -> Tensor:
-    return x.to(model.device, torch.float32, memory_format=torch.channels_last)
+    return x.to(model.device, torch.float32, memory_format=memory_format(model.device))
 
 
 # ---- noise -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from diffstyle.diffusion import make_schedule
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import file_hash
 from diffstyle.model import EpsOf, Model, ModelConfig
-from diffstyle.models.layers import to_precision
+from diffstyle.models.layers import memory_format, to_precision
 from diffstyle.zoo.download import fetch
 from diffstyle.zoo.entries import Entry, find_entry, load_zoo
 from diffstyle.zoo.folders import weights_file
@@ -48,7 +48,7 @@ def load_model(
     schedule = make_schedule(config.beta_schedule, config.beta_start, config.beta_end, config.timesteps)
     device = torch.device(device)
     unet = to_precision(build_strictly(config, read_state(path), path), dtype)
-    unet.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    unet.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)
     check_prediction(unet, config, schedule, device, path)
     if config.prediction != "eps":
         unet = EpsOf(unet, config.prediction, schedule).to(device).eval()
@@ -66,7 +66,7 @@ def compile_model(model: Model) -> None:
         for half in ("encode", "decode"):
             setattr(unet, half, torch.compile(getattr(unet, half)))
         with torch.inference_mode():
-            unet(x.to(memory_format=torch.channels_last), t)
+            unet(x.to(memory_format=memory_format(model.device)), t)
     except Exception as error:  # no compiler, no Triton, an operator that it does not know ...: no common error
         for half in ("encode", "decode"):
             vars(unet).pop(half, None)

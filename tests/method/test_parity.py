@@ -1,8 +1,8 @@
 """Faithfulness to the official code (docs/precision.md has the figures that this file prints).
 
 - In fp32 every array of the golden runs, made by the official code with trained networks, is met within 1e-4 of its maximum,
-  and the command line's pictures are the golden ones. Where twice the official run's own distance from its fp64 walk is more
-  than that, this is the bound: two runs that round differently, each as exact as the other, may lie on both sides of it.
+  and the command line's pictures are the golden ones. Where a result is further off, it is within twice the distance of the
+  official run from its own walk in fp64: two runs that round differently may lie on both sides of the exact one.
 - In fp64, where rounding does not matter, ours equals a literal re-statement of the official walk, for options that the golden
   runs do not have and for a network with other ones.
 """
@@ -59,20 +59,24 @@ def inverted(family: str, folder: str, stems: tuple[str, ...], n_inv: int) -> di
 @pytest.mark.parametrize(("family", "case"), CASES)
 def test_golden_arrays(family: str, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     model, s, arrays = trained_model(family), trained_settings(family, case), golden(family)
-    said = meta(TRAINED / family)["cases"][case]
-    contents, styles = tuple(said["contents"]), tuple(said["styles"])
+    keys = [key for key in arrays if key.startswith(f"{case}/")]
+    contents, styles = (
+        tuple(key.rpartition("_")[2] for key in keys if f"/xT_{folder}_" in key) for folder in ("contents", "styles")
+    )
     found: dict[str, torch.Tensor] = {}
     sides = {"contents": inverted(family, "contents", contents, s.n_inv), "styles": inverted(family, "styles", styles, s.n_inv)}
     for (folder, side), stems in zip(sides.items(), (contents, styles), strict=True):
         for i, stem in enumerate(stems):
             found[f"{case}/xT_{folder}_{stem}"] = side.x_T[i]
             found |= {f"{case}/h_{folder}_{stem}_t{t}": h[i] for t, h in side.h.items()}
-    results = diffstyle.transfer(model, sides["contents"], sides["styles"], batch_size=4, **dataclasses.asdict(s))
-    for (c, content), (i, style) in itertools.product(enumerate(contents), enumerate(styles)):
+    said = meta(TRAINED / family)["cases"][case]
+    one = sides["contents"][[contents.index(stem) for stem in said["contents"]]]
+    other = sides["styles"][[styles.index(stem) for stem in said["styles"]]]
+    results = diffstyle.transfer(model, one, other, batch_size=4, **dataclasses.asdict(s))
+    for (c, content), (i, style) in itertools.product(enumerate(said["contents"]), enumerate(said["styles"])):
         found[f"{case}/content_{content}_style_{style}"] = results[c, i]
 
-    keys = [key for key in arrays if key.startswith(f"{case}/")]
-    assert len(keys) == 4 * len(contents) + 4 * len(styles) + len(contents) * len(styles)
+    assert len(keys) == 4 * len(contents) + 4 * len(styles) + len(said["contents"]) * len(said["styles"]) >= 9
     errors = {key: relative(found[key], arrays[key][0] if arrays[key].ndim == 4 else arrays[key]) for key in keys}
     for kind in ("xT_", "h_", "content_"):
         worst = max((key for key in keys if key.split("/")[1].startswith(kind)), key=lambda key: errors[key])
