@@ -68,25 +68,40 @@ def lossy_streams() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted, once: what is being written is finished or removed, not cut off."""
-
-    def stop(number: int, _: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
-
+def handling(handler: Callable[[int, object], object]) -> Iterator[None]:
+    """Let ``handler`` take SIGINT and SIGTERM in here, except one that is ignored."""
     main_thread = threading.current_thread() is threading.main_thread()
     wanted = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
     # nohup and background jobs ignore SIGINT on purpose.
     before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
     try:
         for number in before:
-            signal.signal(number, stop)
+            signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Interrupted, once: what is being written is finished or removed, not cut off."""
+
+    def stop(number: int, _: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    with handling(stop):
+        yield
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM do not cut in: their numbers are put on the list, for the work to act on where it is consistent."""
+    asked: list[int] = []
+    with handling(lambda number, _: asked.append(number)):
+        yield asked
 
 
 def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:

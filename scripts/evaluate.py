@@ -36,14 +36,16 @@ from typing import Any
 from torch import Tensor
 
 from diffstyle.api import load
-from diffstyle.console import exit_code
-from diffstyle.errors import UsageError, WorkError
+from diffstyle.console import exit_code, lossy_streams
+from diffstyle.errors import UsageError, WorkError, one_line
 from diffstyle.figures import measures, metrics
 from diffstyle.figures.measures import Files, Measure, Sample
-from diffstyle.files import file_hash, write_whole
+from diffstyle.files import check_regular, file_hash, kind_of, read_bytes, write_whole
 from diffstyle.images import load_image
 from diffstyle.model import Model
+from diffstyle.zoo.bounds import SIZE, brief, number
 
+LARGEST_RECORD = 100 << 20  # bytes of a run.json: half a million pairs
 Table = Mapping[tuple[str, str], tuple[float, float, float]]  # (measure, variant) to value, low, high
 RECONSTRUCTION = Measure(
     "reconstruction_psnr", "more", "offline", "dB, result against style where gamma is 0 and no noise is added",
@@ -67,18 +69,37 @@ class Pair:
 
 def find_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """run.json of ``folder``, or those of a sweep's sub-folders. Raises UsageError."""
-    paths = [folder / "run.json"] if (folder / "run.json").is_file() else sorted(folder.glob("*/run.json"))
+    whole = kind_of(folder / "run.json") == "file"
+    paths = [folder / "run.json"] if whole else sorted(folder.glob("*/run.json")) if kind_of(folder) == "folder" else []
     if not paths:
         raise UsageError(f"{folder}: no run.json in it or in its sub-folders; give the --save_dir of a run")
     found = []
     for path in paths:
         try:
-            record = json.loads(path.read_text())
-            _ = record["model"]["image_size"], record["model"]["name"], pairs_of(path.parent, record, folder)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path}: not the record of a run ({type(error).__name__}: {error})") from error
+            if check_regular(path) > LARGEST_RECORD:
+                raise ValueError(f"more than the {LARGEST_RECORD} bytes that are read")
+            record = json.loads(read_bytes(path))
+            check_record(record)
+            pairs_of(path.parent, record, folder)
+        except (WorkError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            said = one_line(error)[:200]
+            raise UsageError(f"{path}: not the record of a run ({type(error).__name__}: {said})") from error
         found.append((path.parent, record))
     return found
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """What is used of a record, apart from its pairs, has the type it was written with. Raises ValueError, LookupError or so."""
+    model = record["model"]
+    number("image_size", model["image_size"], *SIZE)
+    for key, value in (("name", model["name"]), ("path", model.get("path") or "")):
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError(f"the model's {key} is {brief(value)}")
+    if not isinstance(model["image_size"], int) or not isinstance(record.get("run", {}).get("exif", False), bool):
+        raise ValueError("image_size must be an integer, exif true or false")
+    settings = [record["settings"], *(record["settings"] | r.get("changes", {}) for r in record["results"])]
+    if not all(isinstance(s[key], (int, float)) for s in settings if s for key in ("gamma", "t_boost")):
+        raise ValueError("gamma and t_boost must be numbers")
 
 
 def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
@@ -89,8 +110,12 @@ def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
     for r in run["results"]:
         s = run["settings"] | r.get("changes", {})
         plain = s["gamma"] == 0 and s["blend"] != "replace" and s["t_boost"] == 0
+        if Path(r["result"]).is_absolute() or ".." in Path(r["result"]).parts:
+            raise ValueError(f"the result {brief(r['result'])} lies outside of the folder")
+        if not all(isinstance(r[side], str) for side in ("content", "style")):
+            raise ValueError(f"a pair of {brief(r['content'])} and {brief(r['style'])}")
         files = (folder / r["result"], inputs[0][r["content"]], inputs[1][r["style"]])
-        if files[0].is_file():
+        if kind_of(files[0]) == "file":
             pairs.append(Pair(variant, r["content"], r["style"], plain, files))
     return pairs
 
@@ -155,7 +180,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, lambda f: f.write(text.getvalue().encode()))
+    write_whole(path, lambda f: f.write(text.getvalue().encode("utf-8", "backslashreplace")))
 
 
 def image_list(pairs: Sequence[Pair]) -> list[dict[str, object]]:
@@ -239,7 +264,7 @@ def work(args: argparse.Namespace) -> int:
         for s in samples
     ])  # fmt: skip
     write_csv(args.results_dir / "metrics_images.csv", image_list(pairs))
-    write_whole(args.results_dir / "metrics.md", lambda f: f.write((table + "\n").encode()))
+    write_whole(args.results_dir / "metrics.md", lambda f: f.write((table + "\n").encode("utf-8", "backslashreplace")))
     print(table)
     if not found:
         print("metrics.png: n/a, there is nothing to draw")
@@ -263,7 +288,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--art_inception", type=Path, help="ArtFID's Inception as TorchScript: (N, 3, H, W) in [0, 1] to (N, D)")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    return exit_code(lambda: work(args))
+    with lossy_streams():
+        return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

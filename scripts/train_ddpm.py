@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import logging
 import sys
 from dataclasses import asdict, fields
@@ -37,15 +38,18 @@ from torch import Tensor
 from tqdm import tqdm
 from training.data import Layers, Pictures, load_data
 from training.losses import WEIGHTINGS, Settings, generator, plain_loss
-from training.transfers import Walks, transfer_loss
-from training.watch import h_influence, sample
+from training.options import Parser, check, real, whole
+from training.transfers import STRIDE, Walks, transfer_loss
+from training.watch import WATCHED, h_influence, sample
 
+from diffstyle.console import exit_code, lossy_streams, postponed
 from diffstyle.diffusion import make_schedule
-from diffstyle.errors import DiffstyleError, UsageError, WorkError
-from diffstyle.files import write_whole
+from diffstyle.errors import Interrupted, UsageError, WorkError, one_line
+from diffstyle.files import check_regular, open_folder, read_bytes, write_whole
 from diffstyle.images import save_png, tile, to_image
 from diffstyle.model import ModelConfig
 from diffstyle.models import build_unet
+from diffstyle.runs.records import remove_leftovers
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
 
@@ -55,7 +59,7 @@ log = logging.getLogger("train_ddpm")
 def learning_rate(s: Settings, iteration: int, until: int, decay: int) -> float:
     """Linear warm-up, constant, then linearly to zero over the last ``decay`` iterations before ``until``."""
     falling = (until - iteration) / decay if decay else 1.0
-    return s.lr * min(1.0, (iteration + 1) / s.warmup, falling)
+    return s.lr * min(1.0, (iteration + 1) / s.warmup if s.warmup else 1.0, falling)
 
 
 class Trainer:
@@ -116,24 +120,27 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "walks": self.walks.state() if self.walks else {},
         }
-        write_whole(self.out / "last.pt", lambda f: torch.save(state, f))
-        write_whole(self.out / "ema.pt", lambda f: torch.save(self.ema.state_dict(), f))
+        for name, content in (("ema.pt", state["ema"]), ("last.pt", state)):  # killed in between, a resume makes ema.pt again
+            whole = io.BytesIO()  # to a full disk torch.save raises what says nothing of it
+            torch.save(content, whole)
+            write_whole(self.out / name, lambda f, whole=whole: f.write(whole.getbuffer()))  # type: ignore[misc]
 
     def resume(self) -> None:
         """Go on from last.pt. Raises UsageError when the settings or the network are not those it was made with."""
         path = self.out / "last.pt"
+        check_regular(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.unet.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.iteration, self.losses = state["iteration"], state["losses"]
+            self.iteration, self.losses = int(state["iteration"]), [float(loss) for loss in state["losses"]]
             if self.walks:
                 self.walks.load(state.get("walks", {}))
+            before = dict(state["settings"])
         except Exception as error:  # torch.load has no common error
-            raise UsageError(f"{path}: cannot be resumed ({str(error).splitlines()[0][:150]}); use another --out") from error
-        now = asdict(self.settings)
-        changed = [f"{k} {state['settings'].get(k)} -> {v}" for k, v in now.items() if v != state["settings"].get(k)]
+            raise UsageError(f"{path}: cannot be resumed ({one_line(error)[:150]}); use another --out") from error
+        changed = [f"{k} {before.get(k)} -> {v}" for k, v in asdict(self.settings).items() if v != before.get(k)]
         if changed:
             log.warning("resuming with other settings: %s", ", ".join(changed))
 
@@ -146,85 +153,96 @@ class Trainer:
     def report(self) -> None:
         """Append iteration, mean loss since the last entry and h-influence to loss.csv; draw samples to look at."""
         mean = sum(self.losses) / max(1, len(self.losses))
-        self.losses = []
         influence = h_influence(self.ema, self.data, self.abar)
         path = self.out / "loss.csv"
-        header = "iteration,loss," + ",".join(f"h_influence_{t}" for t in range(400, 1000, 100))
-        rows = path.read_text().splitlines() if path.exists() else [header]
-        rows = rows[:1] + [r for r in rows[1:] if int(r.split(",")[0]) < self.iteration]  # a resume repeats some
+        header = "iteration,loss," + ",".join(f"h_influence_{t}" for t in WATCHED)
+        try:
+            rows = read_bytes(path).decode().splitlines() if path.exists() else [header]
+            rows = rows[:1] + [r for r in rows[1:] if int(r.split(",")[0]) < self.iteration]  # a resume repeats some
+        except ValueError as error:
+            raise WorkError(f"{path}: not the losses that this trainer wrote; move it away") from error
         rows.append(f"{self.iteration},{mean:.6f}," + ",".join(f"{v:.4f}" for v in influence))
         write_whole(path, lambda f: f.write(("\n".join(rows) + "\n").encode()))
         size = self.config.image_size
         pictures = [to_image(x) for x in sample(self.ema, (16, 3, size, size), self.schedule)]
         save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[:8], pictures[8:]], 8, size, 2))
+        self.losses = []
+
+
+def train(trainer: Trainer, args: argparse.Namespace) -> None:
+    """Iterate up to ``args.iterations``. A signal is acted on between two iterations only, for no save to hold half of one."""
+    with postponed() as signals, tqdm(total=args.iterations, initial=trainer.iteration, unit="it", smoothing=0.02) as bar:
+        while trainer.iteration < args.iterations and not signals:
+            loss = trainer.step(learning_rate(trainer.settings, trainer.iteration, args.iterations, args.decay))
+            trainer.losses.append(loss)
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            bar.update()
+            if trainer.iteration % args.report_every == 0 or trainer.iteration == args.iterations:
+                trainer.report()
+            if trainer.iteration % args.save_every == 0 and trainer.iteration < args.iterations:
+                trainer.save()
+        trainer.save()
+        if trainer.iteration < args.iterations:
+            stop = Interrupted(signals[0])
+            stop.progress = f"saved at iteration {trainer.iteration}"
+            raise stop
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     d = Settings()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="the network: a name in configs/ or a path")
     parser.add_argument("--data", required=True, type=Path, help="folder of pictures, or an .npz of make_avatars.py")
     parser.add_argument("--out", required=True, type=Path, help="where weights, losses and samples go; resumes if used before")
     parser.add_argument("--init", type=Path, help="weights to begin with (ema.pt, a published checkpoint) unless --out resumes")
-    parser.add_argument("--iterations", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, default=d.batch)
-    parser.add_argument("--lr", type=float, default=d.lr)
-    parser.add_argument("--warmup", type=int, default=d.warmup, help="iterations of linear warm-up")
-    parser.add_argument("--decay", type=int, default=0, help="let the learning rate fall to zero over the last N iterations")
-    parser.add_argument("--ema", type=float, default=d.ema)
+    parser.add_argument("--iterations", type=whole(0, 10**9), default=100_000)
+    parser.add_argument("--batch", type=whole(1, 65536), default=d.batch)
+    parser.add_argument("--lr", type=real(1e-12, 1e3), default=d.lr)
+    parser.add_argument("--warmup", type=whole(0, 10**9), default=d.warmup, help="iterations of linear warm-up; 0: none")
+    parser.add_argument("--decay", type=whole(0, 10**9), default=0, help="iterations at the end in which the rate falls to 0")
+    parser.add_argument("--ema", type=real(0, 1), default=d.ema)
     parser.add_argument("--weighting", choices=WEIGHTINGS, default=d.weighting, help="of the eps error by t: losses.py")
-    parser.add_argument("--skip_drop", type=float, default=d.skip_drop)
-    parser.add_argument("--twin", type=float, default=d.twin)
-    parser.add_argument("--twin_clean", type=float, default=d.twin_clean)
-    parser.add_argument("--transfer", type=float, default=d.transfer, help="weight of transfers; --data must be layers")
-    parser.add_argument("--walks", type=float, default=d.walks, help="share of transfers that go on from the last iteration's")
-    parser.add_argument("--same_shape", type=float, default=d.same_shape, help="share of transfers within one shape")
-    parser.add_argument("--transfer_from", type=int, default=d.transfer_from, help="least t at which to transfer")
+    parser.add_argument("--skip_drop", type=real(0, 1), default=d.skip_drop)
+    parser.add_argument("--twin", type=real(0, 1), default=d.twin)
+    parser.add_argument("--twin_clean", type=real(0, 1), default=d.twin_clean)
+    parser.add_argument("--transfer", type=real(0, 1e6), default=d.transfer, help="weight of transfers; --data must be layers")
+    parser.add_argument("--walks", type=real(0, 1), default=d.walks, help="share of transfers that go on from the last one's")
+    parser.add_argument("--same_shape", type=real(0, 1), default=d.same_shape, help="share of transfers within one shape")
+    parser.add_argument("--transfer_from", type=whole(STRIDE, 999), default=d.transfer_from, help="least t at which to transfer")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, with a faster norm if there is a C compiler")
-    parser.add_argument("--t_power", type=float, default=d.t_power, help="above 1: low t more often")
+    parser.add_argument("--t_power", type=real(1e-3, 1e3), default=d.t_power, help="above 1: low t more often")
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
-    parser.add_argument("--seed", type=int, default=d.seed)
-    parser.add_argument("--save_every", type=int, default=250, help="iterations between checkpoints")
-    parser.add_argument("--report_every", type=int, default=1000, help="iterations between log entries and samples")
-    parser.add_argument("--threads", type=int, help="CPU threads of PyTorch")
+    parser.add_argument("--seed", type=whole(0, 2**32), default=d.seed)
+    parser.add_argument("--save_every", type=whole(1, 10**9), default=250, help="iterations between checkpoints")
+    parser.add_argument("--report_every", type=whole(1, 10**9), default=1000, help="iterations between log entries and samples")
+    parser.add_argument("--threads", type=whole(1, 1024), help="CPU threads of PyTorch")
     parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then somewhat faster")
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
-    try:
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        config = load_config(args.config)
-        settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
-        data = load_data(args.data, config.image_size)
-        args.out.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, settings, data, args.out, args.compile)
-        if (args.out / "last.pt").exists():
-            trainer.resume()
-        elif args.init:
-            trainer.start_from(args.init)
-        with tqdm(total=args.iterations, initial=trainer.iteration, unit="it", smoothing=0.02) as bar:
-            while trainer.iteration < args.iterations:
-                loss = trainer.step(learning_rate(settings, trainer.iteration, args.iterations, args.decay))
-                trainer.losses.append(loss)
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                bar.update()
-                if trainer.iteration % args.report_every == 0 or trainer.iteration == args.iterations:
-                    trainer.report()
-                if trainer.iteration % args.save_every == 0 or trainer.iteration == args.iterations:
-                    trainer.save()
-    except DiffstyleError as error:
-        log.error("error: %s", error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        trainer.save()
-        log.error("interrupted at iteration %d; the same command goes on from there", trainer.iteration)
-        return 130
+def work(args: argparse.Namespace) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = load_config(args.config)
+    check(config, args.batch, args.transfer)
+    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
+    open_folder(args.out, "--out")
+    remove_leftovers([args.out])
+    data = load_data(args.data, config.image_size)
+    trainer = Trainer(config, settings, data, args.out, args.compile)
+    if (args.out / "last.pt").exists():
+        trainer.resume()
+    elif args.init:
+        trainer.start_from(args.init)
+    train(trainer, args)
     print(args.out / "ema.pt")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    with lossy_streams():
+        args = parse_args(argv)
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
+        return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from diffstyle.errors import UsageError, WorkError
-from diffstyle.images import load_image
+from diffstyle.files import check_regular
+from diffstyle.images import load_image, readable_endings
 
 log = logging.getLogger("train_ddpm")
 
@@ -59,11 +59,17 @@ class Layers:
 
 
 def load_data(path: Path, size: int) -> Pictures | Layers:
-    """An .npz of make_avatars.py (with ``images``, or ``constant``, ``weights`` and ``colours``), or a folder tree."""
+    """An .npz of make_avatars.py (with ``images``, or ``constant``, ``weights`` and ``colours``), or a folder tree.
+
+    Raises UsageError if nothing in it can be trained on.
+    """
     if path.suffix == ".npz":
         return from_npz(path, size)
-    known = Image.registered_extensions()
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+    known = readable_endings()
+    try:
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+    except OSError as error:
+        raise UsageError(f"--data {path}: cannot be read ({error.strerror})") from error
     loaded = []
     for file in tqdm(files, desc="reading pictures", leave=False):
         try:
@@ -77,19 +83,29 @@ def load_data(path: Path, size: int) -> Pictures | Layers:
 
 def from_npz(path: Path, size: int) -> Pictures | Layers:
     try:
+        check_regular(path)
         with np.load(path) as arrays:
             names = ("images",) if "images" in arrays else ("constant", "weights", "colours")
             found = [arrays[name] for name in names]
-    except (OSError, KeyError, ValueError) as error:
-        raise UsageError(f"--data {path}: no readable .npz with an array 'images' ({error})") from error
-    for name, array, channels in zip(names, found, (3, 4, 3), strict=False):
-        if array.dtype != np.uint8 or array.ndim != (3 if name == "colours" else 4) or array.shape[-1] != channels:
-            raise UsageError(f"--data {path}: '{name}' is {array.dtype} {array.shape}, it must be uint8 (N, H, W, {channels})")
+    except Exception as error:  # zipfile, zlib and numpy have an error of their own each
+        raise UsageError(f"--data {path}: no readable .npz with an array 'images' ({str(error)[:150]})") from error
+    for name, array in zip(names, found, strict=True):
+        *middle, channels = {"weights": ("H", "W", 4), "colours": (4, 3)}.get(name, ("H", "W", 3))
+        if array.dtype != np.uint8 or array.ndim != len(middle) + 2 or array.shape[-1] != channels or not array.size:
+            shape = ", ".join(map(str, ("N", *middle, channels)))
+            raise UsageError(f"--data {path}: '{name}' is {array.dtype} {array.shape}, it must be uint8 ({shape}) and not empty")
     if len(found) == 3:
-        if found[0].shape[1:3] != (size, size):
-            raise UsageError(f"--data {path}: layers of {found[0].shape[1]} pixels, the config says {size}")
-        return Layers(*map(torch.from_numpy, found))
+        return layers(path, size, *found)
     images = torch.from_numpy(found[0]).permute(0, 3, 1, 2)
     if images.shape[2:] != (size, size):
         images = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True).round().byte()
     return Pictures(images.contiguous())
+
+
+def layers(path: Path, size: int, constant: np.ndarray, weights: np.ndarray, colours: np.ndarray) -> Layers:
+    if constant.shape[1:3] != (size, size):
+        raise UsageError(f"--data {path}: layers of {constant.shape[1]} pixels, the config says {size}")
+    if weights.shape[:3] != constant.shape[:3] or colours.shape[1] != 4:
+        raise UsageError(f"--data {path}: constant {constant.shape}, weights {weights.shape} and colours {colours.shape} "
+                         "do not belong together: (N, H, W, 3), (N, H, W, 4) and (M, 4, 3)")  # fmt: skip
+    return Layers(*map(torch.from_numpy, (constant, weights, colours)))

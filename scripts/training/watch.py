@@ -12,6 +12,7 @@ from diffstyle.models.hspace_unet import HSpaceUNet
 from training.data import Layers, Pictures
 from training.losses import generator
 
+WATCHED = range(400, 1000, 100)  # the t at which h-influence is measured
 
 @torch.inference_mode()
 def h_influence(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor) -> list[float]:
@@ -23,7 +24,7 @@ def h_influence(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor) -> list
     x0 = data.draw(32, g)
     eps = torch.randn(x0.shape, generator=g)
     changes = []
-    for t in range(400, 1000, 100):
+    for t in WATCHED:
         a = float(abar[t])
         x = math.sqrt(a) * x0 + math.sqrt(1 - a) * eps
         f = unet.encode(x, torch.full((len(x),), float(t)))

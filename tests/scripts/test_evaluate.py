@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import main
 from diffstyle.figures import feature_networks, metrics
@@ -161,6 +164,54 @@ BROKEN = [
 def test_a_broken_record_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.json").write_text(text)
     assert evaluate.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+RECORD_CHANGES: dict[str, Any] = {
+    "parent": {"results": [{"content": "a", "style": "a", "result": "../secret.png"}]},
+    "absolute": {"results": [{"content": "a", "style": "a", "result": "/secret.png"}]},
+    "number": {"results": [{"content": "a", "style": "a", "result": 3}]},
+    "changes": {"results": [{"content": "a", "style": "a", "result": "a.png", "changes": {"gamma": "0"}}]},
+    "size_text": {"model": {"image_size": "32", "name": "x"}},
+    "size_huge": {"model": {"image_size": 10**9, "name": "x"}},
+    "size_negative": {"model": {"image_size": -32, "name": "x"}},
+    "name": {"model": {"image_size": 32, "name": ["x"]}},
+    "path": {"model": {"image_size": 32, "name": "x", "path": 3}},
+    "path_null": {"model": {"image_size": 32, "name": "x", "path": "a\0b"}},
+    "run": {"run": []},
+    "exif": {"run": {"exif": "no"}},
+    "input": {"contents": [{"name": "a", "path": 3}]},
+    "input_name": {"contents": [{"name": 3, "path": "a.png"}], "results": [{"content": 3, "style": "a", "result": "a.png"}]},
+}
+
+
+@pytest.mark.parametrize("kind", [*RECORD_CHANGES, "deep", "digits", "bytes", "sparse"])
+def test_a_tampered_record_is_refused_in_one_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result and its inputs are there and fine: refused is what the record says."""
+    folder, path = tmp_path / "run", tmp_path / "run/run.json"
+    folder.mkdir()
+    for place in (tmp_path / "secret.png", folder / "a.png"):
+        Image.new("RGB", (32, 32), "red").save(place)
+    a = {"name": "a", "path": str(folder / "a.png")}
+    good = PARTS | {"contents": [a], "styles": [a], "settings": {"gamma": 1, "blend": "slerp", "t_boost": 0},
+                    "results": [{"content": "a", "style": "a", "result": "a.png"}]}  # fmt: skip
+    path.write_text(json.dumps(good | RECORD_CHANGES.get(kind, {})))
+    if kind == "deep":
+        path.write_text("[" * 200_000 + "]" * 200_000)
+    if kind == "digits":
+        path.write_text(json.dumps(good).replace('"image_size": 32', '"image_size": ' + "9" * 5000))
+    if kind == "bytes":
+        path.write_bytes(b"\xff\xfe\x00\xd8" * 9)
+    if kind == "sparse":
+        os.truncate(path, 5 << 30)
+    assert evaluate.main([str(folder), "--device", "cpu"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: {path}: not the record of a run (") and text.count("\n") == 1 and len(text) < 500
+    assert {p.name for p in folder.iterdir()} == {"a.png", "run.json"}
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(tmp_path / ("x" * 300))]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
