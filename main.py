@@ -89,10 +89,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--omega", type=float, metavar="W",
                         help="omega, style calibration: larger keeps more of the style, 0 is off (default: 0, or 0.3 with "
                              "--variant paper)")
-    method.add_argument("--t_edit", "--user_defined_t_edit", type=int, metavar="T",
-                        help="inject content at timesteps t >= t_edit")
-    method.add_argument("--t_boost", "--t_noise", type=int, metavar="T",
-                        help="quality boosting: add noise (eta 1) at timesteps t <= t_boost")
+    method.add_argument("--t_edit", "--user_defined_t_edit", type=timestep, metavar="T",
+                        help="inject content at timesteps t >= t_edit; auto: as scripts/intervals.py found it for the model")
+    method.add_argument("--t_boost", "--t_noise", type=timestep, metavar="T",
+                        help="quality boosting: add noise (eta 1) at timesteps t <= t_boost; auto: as for t_edit")
     method.add_argument("--dt_lambda", type=float, help="factor on the direction D_t at injections with t >= dt_end")
     method.add_argument("--dt_end", type=int, help="the timestep down to which dt_lambda acts")
     method.add_argument("--content_replace_step", type=int, metavar="N",
@@ -172,6 +172,11 @@ class Unused(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         namespace.unused = tuple(dict.fromkeys([*namespace.unused, self.option_strings[0]]))
+
+
+def timestep(word: str) -> int | str:
+    """A timestep, or "auto": as scripts/intervals.py found it for the checkpoint."""
+    return word if word == "auto" else int(word)
 
 
 def level(word: str) -> str:

@@ -24,15 +24,17 @@ from diffstyle.figures.table import animation_format
 from diffstyle.flags import CONTENT_DIR, STYLE_DIR
 from diffstyle.model import Model, ModelConfig
 from diffstyle.runs.config import RunConfig
+from diffstyle.runs.intervals import read_intervals
 from diffstyle.runs.plan import Plan, find_inputs, make_plan
 from diffstyle.runs.records import Outcome
 from diffstyle.runs.run import precompute
 from diffstyle.runs.sweep import Axis, Point, lay_out_points, make_points, parse_axes, run_sweep
 from diffstyle.runs.workers import Share, find_share, join, leave
 from diffstyle.settings import Settings
-from diffstyle.zoo.checkpoints import compile_model, load_model
+from diffstyle.zoo.checkpoints import compile_model, find_checkpoint, load_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.device import pick_device, pick_dtype
+from diffstyle.zoo.folders import weights_file
 
 log = logging.getLogger(__name__)
 Made = list[tuple[Point, Outcome]]
@@ -128,7 +130,10 @@ def prepare(args: Namespace) -> Order:
         raise UsageError(f"--batch_size {args.batch_size}: use 1 or more")
 
     check_names(args)
-    config, cfg = load_config(args.config, args.model_path, not args.no_download), run_config(args)
+    config = load_config(args.config, args.model_path, not args.no_download)
+    if "auto" in (args.t_edit, args.t_boost):
+        args = with_intervals(args, config)
+    cfg = run_config(args)
     device, dtype = pick_device(args.device, share.local), pick_dtype(args.precision)
     animate, ending = animation_format(args.animate) if args.animate else ("", "")
     axes = parse_axes(args.sweep)
@@ -147,6 +152,13 @@ def prepare(args: Namespace) -> Order:
         return model
 
     return Order(args, share, config, device, cfg, axes, points, animate, ending, load)
+
+
+def with_intervals(args: Namespace, config: ModelConfig) -> Namespace:
+    """``args`` with "auto" replaced by what scripts/intervals.py found for the checkpoint. Raises UsageError."""
+    path = find_checkpoint(config, args.model_path, not args.no_download)
+    found = dict(zip(("t_edit", "t_boost"), read_intervals(weights_file(path)), strict=True))
+    return Namespace(**{**vars(args), **{name: t for name, t in found.items() if getattr(args, name) == "auto"}})
 
 
 def run_config(args: Namespace) -> RunConfig:

@@ -117,7 +117,7 @@ def test_the_installed_command_runs_from_any_folder(editable: bool, sources: Pat
     (site / "here.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))  # torch and all
     pip("--python", python, "install", *(["-e", sources] if editable else [wheel]), cwd=tmp_path)
 
-    pictures: list[str | Path] = ["--content_dir", AVATARS / "contents/019.png", "--style_dir", AVATARS / "styles"]
+    pictures: list[str | Path] = ["--content_dir", AVATARS / "contents/035.png", "--style_dir", AVATARS / "styles"]
     command = [python, "-m", "diffstyle"] if editable else [venv / "bin/diffstyle"]
     assert "6 pairs" in call(*command, "--config", "avatars.yml", *pictures, "--dry_run", cwd=tmp_path)
     code = """
@@ -143,7 +143,7 @@ def test_a_checkout_without_links_works(sources: Path, tmp_path: Path) -> None:
             link.unlink()
             link.write_text(str(target))
         assert link.is_file()
-    pictures: list[str | Path] = ["--content_dir", AVATARS / "contents/019.png", "--style_dir", AVATARS / "styles/003.png"]
+    pictures: list[str | Path] = ["--content_dir", AVATARS / "contents/035.png", "--style_dir", AVATARS / "styles/017.png"]
     few = ["--n_inv_step", "2", "--n_gen_step", "2", "--device", "cpu", "--no_cache", "--report"]
     call(sys.executable, "main.py", *pictures, *few, "--save_dir", tmp_path, cwd=tmp_path / "checkout")
     assert (tmp_path / "grid.png").is_file() and (tmp_path / "index.html").is_file()

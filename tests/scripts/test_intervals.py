@@ -11,9 +11,11 @@ import pytest
 import torch
 import yaml
 
+import main
 from diffstyle.diffusion import predict_x0
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.figures import feature_networks, metrics
+from diffstyle.files import file_hash
 from diffstyle.runs.intervals import intervals_file, read_intervals
 from diffstyle.sampling import timestep
 from golden_models import ARCHITECTURES, GOLDEN, golden_model
@@ -103,3 +105,19 @@ def test_wrong_use_is_one_line(argv: list[str], capsys: pytest.CaptureFixture[st
     assert intervals.main([*argv, "--n_images", "1"]) == 2
     assert intervals.main([*argv, "--images", "/nowhere"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_auto_reads_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--t_edit auto and --t_boost auto: the checkpoint's own, or one line where there are none or other weights."""
+    (tmp_path / "m.pt").write_bytes((GOLDEN / "trained/adm/model.pt").read_bytes())
+    pictures = [str(GOLDEN / "trained/images" / side) for side in ("contents", "styles")]
+    argv = ["--config", str(GOLDEN / "trained/adm.yml"), "--model_path", str(tmp_path / "m.pt"), "--dry_run", "--device", "cpu"]
+    argv += ["--content_dir", pictures[0], "--style_dir", pictures[1], "--t_edit", "auto"]
+    assert main.main(argv) == 2 and "m.intervals.json is missing" in capsys.readouterr().err
+    record = {"t_edit": 321, "t_boost": 45, "sha256": file_hash(tmp_path / "m.pt")}
+    (tmp_path / "m.intervals.json").write_text(json.dumps(record))
+    assert main.main([*argv, "--t_boost", "auto"]) == 0
+    said = json.loads(capsys.readouterr().out.split("}")[0] + "}")
+    assert (said["t_edit"], said["t_boost"]) == (321, 45)
+    (tmp_path / "m.intervals.json").write_text(json.dumps({**record, "sha256": "0"}))
+    assert main.main(argv) == 2 and "other weights" in capsys.readouterr().err
