@@ -19,7 +19,7 @@ import torch
 import train_ddpm
 import training.data
 from PIL import Image
-from test_train import TINY, command, layers, pictures
+from test_train import TINY, command, layers, pictures  # type: ignore[import-not-found]  # pytest finds it
 
 from diffstyle.files import temporary_name
 
