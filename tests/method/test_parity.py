@@ -134,7 +134,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "everything": {"omega": 0.3, "t_boost": 200, "dt_lambda": 0.9985, "mask": "box", "t_edit": 500},
 }
 FP64 = [("trained", "adm", option) for option in OPTIONS]
-FP64 += [("trained", "ddpm", option) for option in ("every step", "everything")]  # the larger network
+FP64 += [("trained", "ddpm", "everything")]  # the larger network
 FP64 += [("random", family, "everything") for family in FAMILIES]  # other architectures; chaotic, which fp64 stands
 
 
