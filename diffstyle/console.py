@@ -14,6 +14,8 @@ from typing import Any, TextIO, cast
 from diffstyle.errors import DiffstyleError, Interrupted
 
 log = logging.getLogger("diffstyle")
+# A closed terminal, Ctrl-C, and what kill sends; Windows has no SIGHUP.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name))
 
 
 class Lossy:
@@ -69,10 +71,10 @@ def lossy_streams() -> Iterator[None]:
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, object], object]) -> Iterator[None]:
-    """Let ``handler`` take SIGINT and SIGTERM in here, except one that is ignored."""
+    """Let ``handler`` take ``SIGNALS`` in here, except one that is ignored."""
     main_thread = threading.current_thread() is threading.main_thread()
-    wanted = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
-    # nohup and background jobs ignore SIGINT on purpose.
+    wanted = SIGNALS if main_thread else ()
+    # nohup ignores SIGHUP, and background jobs SIGINT, on purpose.
     before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
     try:
         for number in before:
@@ -85,10 +87,10 @@ def handling(handler: Callable[[int, object], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted, once: what is being written is finished or removed, not cut off."""
+    """``SIGNALS`` raise Interrupted, once: what is being written is finished or removed, not cut off."""
 
     def stop(number: int, _: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
@@ -98,7 +100,7 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM do not cut in: their numbers are put on the list, for the work to act on where it is consistent."""
+    """``SIGNALS`` do not cut in: their numbers are put on the list, for the work to act on where it is consistent."""
     asked: list[int] = []
     with handling(lambda number, _: asked.append(number)):
         yield asked
@@ -107,8 +109,8 @@ def postponed() -> Iterator[list[int]]:
 def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:
     """What ``work`` returns (nothing is 0); or, said in one line, what its error stands for: 2 wrong usage, 1 failed work.
 
-    130 and 143 are SIGINT and SIGTERM. An error that nobody has foreseen is raised; with ``unforeseen``, which tells how to
-    see more of it, it is failed work too.
+    129, 130 and 143 are SIGHUP, SIGINT and SIGTERM. An error that nobody has foreseen is raised; with ``unforeseen``, which
+    tells how to see more of it, it is failed work too.
     """
     try:
         with interruptible():

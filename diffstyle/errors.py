@@ -32,7 +32,7 @@ class WorkError(DiffstyleError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM. ``progress`` is what the run says of how far it came."""
+    """SIGHUP, SIGINT or SIGTERM. ``progress`` is what the run says of how far it came."""
 
     def __init__(self, number: int) -> None:
         super().__init__()

@@ -182,7 +182,7 @@ def test_leftovers_of_dead_processes_go(tiny: Tiny) -> None:
     assert not dead.exists() and not folder.exists() and alive.exists() and other.exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals(
     tiny: Tiny, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
