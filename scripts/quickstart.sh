@@ -7,4 +7,4 @@ environment requirements.txt
 "$PYTHON" main.py --diff_style --config avatars.yml \
   --content_dir test_images/avatars/contents --style_dir test_images/avatars/styles \
   --save_dir results/quickstart --cache_dir results/quickstart/.latents \
-  --n_inv_step 50 --n_gen_step 50 --gamma 1 --omega 0.2 --t_edit 100 --content_replace_step 4 --t_0 300 --report "$@"
+  --n_inv_step 50 --n_gen_step 50 --gamma 1 --t_edit 100 --content_replace_step 4 --t_0 300 --report "$@"
