@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw a training run's loss, h-influence and, where a column psnr_* gives it, PSNR to T from its loss.csv.
 
-    python benchmarks/loss_curve.py runs/avatars/loss.csv --out loss.png
+python benchmarks/loss_curve.py runs/avatars/loss.csv --out loss.png
 """
 
 from __future__ import annotations

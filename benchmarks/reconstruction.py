@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Invert held-out avatars (seed 1) and regenerate them (gamma 0): PSNR, the floor under everything else.
 
-    python benchmarks/reconstruction.py --n 64 --steps 50 1000
+python benchmarks/reconstruction.py --n 64 --steps 50 1000
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import diffstyle
 from diffstyle.pipeline import draw, invert
 
 ROOT = Path(__file__).resolve().parents[1]
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -27,6 +27,7 @@ from diffstyle.solvers import SOLVERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
+
 @dataclass(frozen=True)
 class Row:
     """One solver and budget, per pair."""

@@ -1,8 +1,8 @@
 """Style transfer with frozen, unconditional diffusion models (DiffStyle / InjectFusion, arXiv 2303.15403).
 
-    model = diffstyle.load("avatars.yml")
-    content, style = diffstyle.invert(model, "content.png"), diffstyle.invert(model, "style.png")
-    results = diffstyle.transfer(model, content, style, gamma=0.4)  # (1, 1, 3, H, W) in [-1, 1]
+model = diffstyle.load("avatars.yml")
+content, style = diffstyle.invert(model, "content.png"), diffstyle.invert(model, "style.png")
+results = diffstyle.transfer(model, content, style, gamma=0.4)  # (1, 1, 3, H, W) in [-1, 1]
 """
 
 from importlib import import_module

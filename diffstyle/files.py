@@ -46,7 +46,7 @@ def check_regular(path: Path) -> int:
 
 
 def kind_of(path: Path) -> str:
-    """"file", "folder", "other" (a pipe or device), or "" where nothing is, or nothing can be, under such a name."""
+    """ "file", "folder", "other" (a pipe or device), or "" where nothing is, or nothing can be, under such a name."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # too long a name, a null byte, a link to itself

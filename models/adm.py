@@ -47,9 +47,7 @@ class Downsample(nn.Module):
 class ResBlock(nn.Module):
     """Residual block; ``resample`` ("up", "down" or "") changes the resolution inside it."""
 
-    def __init__(
-        self, c_in: int, c_out: int, c_emb: int, dropout: float, scale_shift: bool, resample: str = ""
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, c_emb: int, dropout: float, scale_shift: bool, resample: str = "") -> None:
         super().__init__()
         self.scale_shift = scale_shift
         self.in_layers = nn.Sequential(GroupNorm32(32, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))

@@ -63,9 +63,7 @@ def recognise_adm(state: Mapping[str, Tensor], image_size: int) -> dict[str, Any
         "num_channels": ch,
         "channel_mult": [w // ch if w % ch == 0 else w / ch for w in widths],
         "num_res_blocks": per_level - 1,
-        "attention_resolutions": [
-            image_size >> n for n, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in state
-        ],
+        "attention_resolutions": [image_size >> n for n, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in state],
         "use_scale_shift_norm": state["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * widths[0],
         "resblock_updown": not ups or ups[0][1] == "in_layers.2",
         "learn_sigma": state["out.2.weight"].shape[0] == 6,

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Get published checkpoints, verified, into pretrained/ (an installation without a checkout: ~/.cache/diffstyle/pretrained).
 
-    python scripts/download.py --list                       # the seven models: missing, verified, ...
-    python scripts/download.py celeba afhq                  # mirrors in order, resumes after an interruption
-    python scripts/download.py ffhq --from ~/ffhq_10m.pt    # a file or URL of your own, checked like any other
+python scripts/download.py --list                       # the seven models: missing, verified, ...
+python scripts/download.py celeba afhq                  # mirrors in order, resumes after an interruption
+python scripts/download.py ffhq --from ~/ffhq_10m.pt    # a file or URL of your own, checked like any other
 """
 
 from __future__ import annotations

@@ -95,9 +95,7 @@ def _template(shape: Shape) -> str:
         x, y = float(match[2]) + shape.turn_x, float(match[3]) + shape.turn_y
         return f'{match[1]}transform="translate({x} {y})"'
 
-    svg = re.sub(
-        r'(<g id="[^"]*_(?:Face|Accessory|Facial-Hair)" )transform="translate\(([\d.]+)[, ]+([\d.]+)\)"', turned, svg
-    )
+    svg = re.sub(r'(<g id="[^"]*_(?:Face|Accessory|Facial-Hair)" )transform="translate\(([\d.]+)[, ]+([\d.]+)\)"', turned, svg)
 
     # Frame: move the drawing, then cut the square out. Clothes go on below the original's lower edge.
     scale_y = shape.zoom / shape.stretch**0.5
@@ -264,9 +262,7 @@ def write_layers(out: Path, n: int, seed: int, size: int, workers: int = 1) -> N
 def main() -> int:
     parser = argparse.ArgumentParser(description="Draw cartoon portraits with known attributes.")
     parser.add_argument("--n", type=int, required=True, help="how many")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="training 0, held-out 1, test images 2 (default %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="training 0, held-out 1, test images 2 (default %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="a file ending in .npz, or a folder for PNG files")
     parser.add_argument("--layers", action="store_true", help="write what colours are multiplied with (see layers)")

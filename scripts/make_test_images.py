@@ -98,8 +98,7 @@ def sunset() -> np.ndarray:
     picture = ramp(np.floor(Y * 11) / 10, "2b1055", "7b2d8b", "e0457b", "ff8c61", "ffd28f")
     shapes = [(0.15 - np.hypot(X - 0.62, Y - 0.50), "ffeda6")]
     shapes += [
-        (Y - base + 0.13 * noise(rng, 4)[0], code)
-        for base, code in ((0.62, "a43b76"), (0.74, "5a2470"), (0.86, "22103f"))
+        (Y - base + 0.13 * noise(rng, 4)[0], code) for base, code in ((0.62, "a43b76"), (0.74, "5a2470"), (0.86, "22103f"))
     ]
     for inside, code in shapes:
         cover = np.clip(inside * SIZE + 0.5, 0, 1)[..., None]

@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 environment requirements-dev.txt
 "$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
 # Two processes of half the cores each: small networks gain little from more threads.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( ($(getconf _NPROCESSORS_ONLN) + 1) / 2 ))}"

@@ -24,7 +24,6 @@ model: {type: ddpm, ch: 32, ch_mult: [1], num_res_blocks: 1, attn_resolutions: [
 """
 
 
-
 @dataclass
 class Tiny:
     """A folder with a tiny model, contents and styles, and the command line that uses them."""

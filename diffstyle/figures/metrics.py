@@ -119,6 +119,7 @@ def histogram_distance(a: Tensor, b: Tensor, bins: int = 8) -> Tensor:
 
     sqrt(1 - sum_k sqrt(p_k q_k)).
     """
+
     def counts(x: Tensor) -> Tensor:
         index = (x.clamp(0, 1) * bins).long().clamp(max=bins - 1)
         code = (index[:, 0] * bins + index[:, 1]) * bins + index[:, 2]

@@ -55,9 +55,7 @@ class Picture:
     sample: Sample | None = None  # it is drawn by the model, and its digest the sample's
 
 
-def list_images(
-    folder: Path, flag: str, recursive: bool = False, leave_out: Collection[Path] = ()
-) -> list[Path]:
+def list_images(folder: Path, flag: str, recursive: bool = False, leave_out: Collection[Path] = ()) -> list[Path]:
     """The pictures of a folder (or the one file given), sorted by name; other files are skipped with a notice.
 
     ``leave_out`` are folders of ours, whose contents are no input. Raises UsageError if there is nothing to do.
@@ -107,9 +105,7 @@ def walk(folder: Path, leave_out: Collection[Path]) -> Iterator[Path]:
             log.warning("%s: skipped, cannot be read (%s)", here, error.strerror)
 
 
-def read_pictures(
-    inputs: Sequence[Input], root: Path, exif: bool = False
-) -> tuple[list[Picture], dict[str, str]]:
+def read_pictures(inputs: Sequence[Input], root: Path, exif: bool = False) -> tuple[list[Picture], dict[str, str]]:
     """Name and digest every input; also the reasons, by path, why some cannot be read (their digest is "")."""
     pictures, failed = [], {}
     paths = [path_of(each) for each in inputs]

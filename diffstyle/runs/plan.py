@@ -166,9 +166,7 @@ def plan_list(cfg: RunConfig, listing: Path) -> Plan:
     by_content = dict(zip(content_paths, contents, strict=True))
     by_style = dict(zip(style_paths, styles, strict=True))
     cells = [(by_content[c], by_style[s]) for c, s, _, _ in rows]
-    stems = [
-        row.name or f"content_{c.name}_style_{s.name}{row.suffix}" for row, (c, s) in zip(rows.values(), cells, strict=True)
-    ]
+    stems = [row.name or f"content_{c.name}_style_{s.name}{row.suffix}" for row, (c, s) in zip(rows.values(), cells, strict=True)]
     return Plan(contents, styles, name_pairs(cfg, cells, [k[2] for k in rows], stems), failed)
 
 

@@ -65,9 +65,7 @@ def dataset_images(source: Source, flag: str) -> list[Path]:
 def samples(count: int, settings: Settings, save_dir: Path) -> list[Sample]:
     """The first ``count`` pictures that the model draws from a seed, into a folder of save_dir; none is drawn yet."""
     folder, seed = save_dir / SAMPLES, settings.seed
-    return [
-        Sample(folder / f"sample_{seed}_{i:04d}.png", seed, i, settings.n_gen, settings.t_0) for i in range(count)
-    ]
+    return [Sample(folder / f"sample_{seed}_{i:04d}.png", seed, i, settings.n_gen, settings.t_0) for i in range(count)]
 
 
 def initial_noise(seed: int, index: int, size: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from training.losses import generator
 
 WATCHED = range(400, 1000, 100)  # the t at which h-influence is measured
 
+
 @torch.inference_mode()
 def h_influence(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor) -> list[float]:
     """RMS change of P_t, in [-1, 1] units, when h is swapped for another image's at t = 400, 500 ... 900.

@@ -71,9 +71,7 @@ def test_lpips_arithmetic_with_stub_weights(learned: bool) -> None:
 def test_histogram_distance_against_numpy() -> None:
     a, b = random_pictures(7), random_pictures(8) ** 2
     for n in range(len(a)):
-        p, q = (
-            np.histogramdd(x[n].flatten(1).T.double().numpy(), bins=8, range=[(0, 1)] * 3)[0].ravel() / 24**2 for x in (a, b)
-        )
+        p, q = (np.histogramdd(x[n].flatten(1).T.double().numpy(), bins=8, range=[(0, 1)] * 3)[0].ravel() / 24**2 for x in (a, b))
         wanted = np.sqrt(1 - np.sqrt(p * q).sum())
         assert abs(float(metrics.histogram_distance(a, b)[n]) - wanted) < 1e-5
     black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)

@@ -125,7 +125,7 @@ def damaged(draw: st.DrawFn, wholes: list[bytes]) -> bytes:
 # ---- lists -------------------------------------------------------------------------------------------------------
 
 LISTS = [
-    b"content,style,gamma,omega,seed,name\na.png,b.png,0.3,,7,x\n\"a, b.png\",c.png,,0.1,,\n",
+    b'content,style,gamma,omega,seed,name\na.png,b.png,0.3,,7,x\n"a, b.png",c.png,,0.1,,\n',
     "\ufeffStyle;CONTENT\r\n s00.png ; é.png \r\n".encode(),
     b"content\tstyle\nx\ty\n",
 ]

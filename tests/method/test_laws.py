@@ -148,9 +148,7 @@ def test_official_injections_at_50_and_1000() -> None:
         assert sorted(step.t for step in transfer_steps(n_gen, t_edit=400) if step.h_from is not None) == official
 
 
-@given(
-    st.integers(2, 1000), st.integers(0, 1000), st.integers(0, 999), st.sampled_from([-1, 0, 2, 50, 100]), st.booleans()
-)
+@given(st.integers(2, 1000), st.integers(0, 1000), st.integers(0, 999), st.sampled_from([-1, 0, 2, 50, 100]), st.booleans())
 def test_every_plan_walks_down_to_the_clean_image(n: int, t_edit: int, t_boost: int, replace: int, paper: bool) -> None:
     steps = transfer_steps(n, t_edit, t_boost, content_replace_step=replace, boost_every_step=paper)
     assert [s.t for s in steps] == sorted({s.t for s in steps}, reverse=True)

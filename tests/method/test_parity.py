@@ -161,9 +161,7 @@ def walks(model: Model, s: Settings) -> tuple[dict[str, torch.Tensor], dict[str,
     noise = OneStream(torch.Generator().manual_seed(s.seed), (3, size, size), draws, calibrated=s.omega != 0).batch([0])
     one = walk.invert(model.unet, content, s.inversion_walk(), model.schedule, s.kept())
     other = walk.invert(model.unet, style, s.inversion_walk(), model.schedule)
-    result = walk.transfer(
-        model.unet, other.x_T, one.h, s.transfer_walk(), model.schedule, blend, lambda: noise().double()
-    )
+    result = walk.transfer(model.unet, other.x_T, one.h, s.transfer_walk(), model.schedule, blend, lambda: noise().double())
     return theirs, {"x_T": other.x_T, "x": result} | {f"h{t}": h for t, h in one.h.items()}
 
 
@@ -181,10 +179,7 @@ def test_a_wrong_setting_is_noticed() -> None:
     model = trained_model("adm")
     content, style = inverted("adm", "contents", ("019",), 50), inverted("adm", "styles", ("003",), 50)
     settings: list[dict[str, Any]] = [{"gamma": 0.3}, {"gamma": 0.301}, {"gamma": 0.3, "t_edit": 420}]
-    right, *wrong = (
-        diffstyle.transfer(model, content, style, n_gen=50, **each)
-        for each in settings
-    )
+    right, *wrong = (diffstyle.transfer(model, content, style, n_gen=50, **each) for each in settings)
     assert all(relative(each, right) > 2 * BOUND for each in wrong)
 
 

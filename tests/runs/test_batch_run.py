@@ -183,9 +183,7 @@ def test_leftovers_of_dead_processes_go(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signals(
-    tiny: Tiny, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_signals(tiny: Tiny, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     real, calls = write_whole, []
 
     def shaken(path: Path, write: Any) -> None:

@@ -490,7 +490,9 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
     "config: beta 2": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {beta_end: 2}"), 2, "must be from"),
     "config: bare diffusion": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: 5"), 2, "the section diffusion"),
     "config: few timesteps": (
-        lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {num_diffusion_timesteps: 10}"), 2, "--t_0 999",
+        lambda t: (t.root / "tiny.yml").write_text(CONFIG + "diffusion: {num_diffusion_timesteps: 10}"),
+        2,
+        "--t_0 999",
     ),
     "config: checkpoint a list": (lambda t: (t.root / "tiny.yml").write_text(CONFIG + "checkpoint: [1]"), 2, "checkpoint"),
     "checkpoint: a list": (lambda t: torch.save([1, 2], t.root / "tiny.pt"), 1, "no weights found"),
@@ -516,7 +518,9 @@ TREES: dict[str, tuple[Callable[[Tiny], object], int, str]] = {
     "cache: code": (lambda t: cache_of(t, "h").write_bytes(pickle.dumps(Evil())), 0, ""),
     "cache: a list": (lambda t: torch.save([1, 2], cache_of(t, "h")), 0, ""),
     "cache: lengths differ": (
-        lambda t: torch.save({"t": torch.arange(999), "h": torch.ones(2, 3, 8, 8)}, cache_of(t, "h")), 0, "",
+        lambda t: torch.save({"t": torch.arange(999), "h": torch.ones(2, 3, 8, 8)}, cache_of(t, "h")),
+        0,
+        "",
     ),
     "cache: gone": (lambda t: shutil.rmtree(t.root / "cache"), 0, ""),
     "cache_dir: a file": (lambda t: t.extra.extend(["--cache_dir", str(t.root / "tiny.yml")]), 1, "--cache_dir"),

@@ -26,6 +26,7 @@ from golden_models import GOLDEN
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
 def test_outputs(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main([*base, "--gamma", "0.3"]) == 0
     assert capsys.readouterr().out.strip().endswith("grid.png")

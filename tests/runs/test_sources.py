@@ -158,9 +158,7 @@ def test_a_sweep_draws_its_samples_once(base: list[str], tmp_path: Path) -> None
     argv = [*base, "--content_dir", "sample:1", "--batch_size", "1", *sweep]
     assert main.main(argv) == 0
     assert len(list((tmp_path / "out/samples").iterdir())) == 1
-    contents = {
-        str((read_record(path) or {})["content"]["sha256"]) for path in (tmp_path / "out").rglob("result_*style_a.png")
-    }
+    contents = {str((read_record(path) or {})["content"]["sha256"]) for path in (tmp_path / "out").rglob("result_*style_a.png")}
     assert len(contents) == 1 and contents.pop().startswith("sample-")
 
 

@@ -76,9 +76,7 @@ def test_changed_input_fails_its_own_pairs(
     assert pictures(tiny.out) == whole, "the cache holds nothing of the other picture under this one's digest"
 
 
-def test_changed_mask_fails_what_follows(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_changed_mask_fails_what_follows(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     mask = paint(tiny.root / "mask.png", 7)
     tiny.extra += ["--mask", str(mask)]
     during(monkeypatch, 3, lambda: paint(mask, 8))

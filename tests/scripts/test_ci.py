@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
 @pytest.fixture
 def job() -> dict[str, Any]:
     return yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["suite"]

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with requirements, and a venv whose pip writes down its arguments and refuses impossible constraints."""

@@ -71,9 +71,7 @@ def test_colours_tell_each_other_apart() -> None:
 
 def test_shape_and_colours_are_uncorrelated() -> None:
     avatars = [m.sample_attributes(0, index) for index in range(1500)]
-    shape = np.array(
-        [[a.shape.zoom, a.shape.tilt, a.shape.glasses != "NONE", m.TOPS.index(a.shape.top)] for a in avatars]
-    )
+    shape = np.array([[a.shape.zoom, a.shape.tilt, a.shape.glasses != "NONE", m.TOPS.index(a.shape.top)] for a in avatars])
     colours = np.array([np.concatenate(list(asdict(a.colours).values())) for a in avatars])
     correlation = np.corrcoef(shape.T, colours.T)[:4, 4:]
     assert np.abs(correlation).max() < 4 / len(avatars) ** 0.5  # 4 standard errors of a correlation of zero

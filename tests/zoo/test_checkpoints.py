@@ -332,6 +332,7 @@ def test_unreadable_paths(tmp_path: Path) -> None:
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty machine: pretrained/, hub cache and MODEL_PATHS in a folder of the test, and no network."""
+
     def fetch(entry: Entry) -> Path:
         return Path("downloaded") / entry.mirrors[0].file
 

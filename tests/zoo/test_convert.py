@@ -175,9 +175,7 @@ def test_a_silent_config_json_means_diffusers_defaults() -> None:
                      "num_res_blocks": 2, "attention_resolutions": [32]}, None),
     ],
 )  # fmt: skip
-def test_weights_tell_their_network(
-    family: str, size: int, architecture: dict[str, Any], parameters: int | None
-) -> None:
+def test_weights_tell_their_network(family: str, size: int, architecture: dict[str, Any], parameters: int | None) -> None:
     with torch.device("meta"):
         state = build_unet(family, size, architecture).state_dict()
     found = recognise(state, size)

@@ -39,6 +39,7 @@ from diffstyle.zoo.integrity import record, sidecar, status
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+
 def checkpoint(seed: int = 0) -> bytes:
     """A small file in torch's format."""
     buffer = io.BytesIO()
@@ -478,9 +479,7 @@ def test_from_a_pipe_a_device_or_proc(tmp_path: Path) -> None:
 # ---- disk, processes ---------------------------------------------------------------------------------------------
 
 
-def test_too_little_space_is_said_before_the_download(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_space_is_said_before_the_download(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert "disk full: 0 MB more are needed, 0 MB are free" in failure(entry(server.url("ok")), tmp_path)
 

@@ -35,9 +35,7 @@ def test_a_checkout_keeps_its_downloads(monkeypatch: pytest.MonkeyPatch) -> None
     assert not root().is_relative_to(HOME)  # a checkout that nobody may write to
 
 
-def test_an_installation_downloads_into_the_cache(
-    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installation_downloads_into_the_cache(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert downloads() == tmp_path / "home" / ".cache" / "diffstyle" / "pretrained"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the XDG specification says to ignore
     assert downloads() == tmp_path / "home" / ".cache" / "diffstyle" / "pretrained"
