@@ -21,13 +21,17 @@ def pick_device(name: str, local: int = 0) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = name.split(":")[0]
-    if kind not in DEVICES:
+    kind, colon, number = name.partition(":")
+    if colon and not (number.isascii() and number.isdecimal() and len(number) < 4):
+        raise UsageError(f"--device {name} is not known: a device's number is one of 0, 1, 2 ..., as in cuda:1")
+    if kind not in DEVICES or (colon and kind == "auto"):
         raise UsageError(f"--device {name} is not known: use one of {', '.join(DEVICES)}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA GPU is visible to PyTorch; use --device cpu, or check CUDA_VISIBLE_DEVICES")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this machine has no Apple GPU that PyTorch can use; use --device cpu")
+    if kind == "cuda" and colon and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs, numbered from 0")
     if name == "cuda":
         name = f"cuda:{local % torch.cuda.device_count()}"
     if kind == "cpu":
