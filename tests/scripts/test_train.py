@@ -23,7 +23,7 @@ from diffstyle.models import build_unet
 from diffstyle.models.hspace_unet import Features
 from diffstyle.zoo.config import load_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = """
 data: {dataset: CUSTOM, image_size: 8}
 model: {type: ddpm, ch: 32, ch_mult: [1, 1], num_res_blocks: 1, attn_resolutions: []}
