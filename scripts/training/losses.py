@@ -20,7 +20,7 @@ from diffstyle.models.hspace_unet import Features, HSpaceUNet
 from training.data import Layers, Pictures
 
 WEIGHTINGS = ("uniform", "p2", "root")
-ROOT_LIMIT = 60.0  # above t = 900 the root weights would go on to 160, for what bfloat16 cannot express
+ROOT_LIMITS = (0.1, 60.0)  # below t = 100 grain would stay in the pictures; above 900 bfloat16 cannot express more
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def draw_noise(x0: Tensor, s: Settings, g: torch.Generator) -> Tensor:
 def loss_weights(a: Tensor, weighting: str) -> Tensor:
     """Weights on the squared eps error, for abar a of any shape.
 
-    uniform: 1. p2: 1 / (1 + SNR) = 1 - abar. root: (1 - abar) / sqrt(abar) up to ROOT_LIMIT, which on the squared error of
+    uniform: 1. p2: 1 / (1 + SNR) = 1 - abar. root: (1 - abar) / sqrt(abar) within ROOT_LIMITS, which on the squared error of
     P_t = (x_t - sqrt(1 - abar) eps) / sqrt(abar) is sqrt(abar): high t, where layout is decided, counts for more than in p2.
     """
     if weighting == "uniform":
         return torch.ones_like(a)
-    return 1 - a if weighting == "p2" else ((1 - a) / a.sqrt()).clamp(max=ROOT_LIMIT)
+    return 1 - a if weighting == "p2" else ((1 - a) / a.sqrt()).clamp(*ROOT_LIMITS)
 
 
 def weighted_error(eps: Tensor, target: Tensor, a: Tensor, weighting: str) -> Tensor:
