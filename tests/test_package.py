@@ -44,6 +44,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pretrained").mkdir()
     for name in ("avatars64.pt", "zoo.yml", "README.md"):
         shutil.copy(ROOT / "pretrained" / name, folder / "pretrained")
+    shutil.copytree(ROOT / "pretrained/metrics", folder / "pretrained/metrics")
     return folder
 
 
@@ -73,6 +74,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     seen = {Path(folder, name).relative_to(ROOT).as_posix() for folder, _, names in walk for name in names}
     expected = {name for name in seen if "/pretrained/" not in name and "__pycache__" not in name}
     expected |= {"diffstyle/pretrained/avatars64.pt", "diffstyle/pretrained/zoo.yml"}
+    expected |= {f"diffstyle/pretrained/metrics/{path.name}" for path in (ROOT / "pretrained/metrics").iterdir()}
     assert contents(wheel) == expected
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("diffstyle/__main__.py") == (ROOT / "main.py").read_bytes()
@@ -123,6 +125,8 @@ def test_the_installed_command_runs_from_any_folder(editable: bool, sources: Pat
     code = """
 import importlib.util, diffstyle
 print(diffstyle.__version__, diffstyle.__file__, diffstyle.load("avatars", device="cpu").path)
+from diffstyle.figures.faces import read_weights
+assert read_weights("face_expression"), "the networks of evaluate.py --protocol faces"
 print(*(name for name in ("models", "configs", "main") if importlib.util.find_spec(name)))
 """
     found, strangers = call(python, "-c", code, cwd=tmp_path).split("\n")[:2]

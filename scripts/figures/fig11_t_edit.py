@@ -16,7 +16,7 @@ from functools import partial
 
 from common import run, sweep
 
-main = partial(sweep, "fig11_t_edit", __doc__, "t_edit", "800,600,400,200,0", "t_edit", "injection at t ≥ t_edit, γ = {gamma:g}")
+main = partial(sweep, "fig11_t_edit", __doc__, "t_edit", "", "t_edit", "injection at t ≥ t_edit, γ = {gamma:g}")
 
 if __name__ == "__main__":
     sys.exit(run(main))

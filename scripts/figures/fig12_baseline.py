@@ -80,8 +80,8 @@ def main(argv: list[str] | None = None) -> None:
     results = {"colour transfer": moved, "AdaIN on h": adain_on_h(bench)}
     results |= transfer_each(bench, {"ours": bench.settings, "ours, ω = 0.3": replace(bench.settings, omega=0.3)})
     samples = measure_each(bench, results)
-    save(args.out, "fig12_baseline", compare(bench, results, f"beside simpler ways, γ = {args.gamma:g}"), as_rows(samples),
-         summary(samples))  # fmt: skip
+    sheet = compare(bench, results, f"beside simpler ways, γ = {bench.settings.gamma:g}")
+    save(args.out, "fig12_baseline", sheet, as_rows(samples), summary(samples))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,13 @@ from common import as_rows, compare, measure_each, parser, run, save, start, sum
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser(__doc__).parse_args(argv)
+    p = parser(__doc__)
+    p.set_defaults(gamma=0.5)  # at 1, matched norms are all that tells Slerp from replacing
+    args = p.parse_args(argv)
     bench = start(args)
     results = transfer_each(bench, {blend: replace(bench.settings, blend=blend) for blend in ("replace", "add", "slerp")})
     samples = measure_each(bench, results)
-    sheet = compare(bench, results, f"operations on h, γ = {args.gamma:g} (replace: whatever γ)")
+    sheet = compare(bench, results, f"operations on h, γ = {bench.settings.gamma:g} (replace: whatever γ)")
     save(args.out, "fig3_operations", sheet, as_rows(samples), summary(samples))
 
 

@@ -17,7 +17,7 @@ from functools import partial
 
 from common import run, sweep
 
-main = partial(sweep, "fig7_gamma", __doc__, "gamma", "0,0.2,0.4,0.6,0.8,1", "γ", "content strength γ, t_edit {t_edit}")
+main = partial(sweep, "fig7_gamma", __doc__, "gamma", "0,0.1,0.2,0.4,0.7,1", "γ", "content strength γ, t_edit {t_edit}")
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     plain = transfer(bench, replace(bench.settings, gamma=0))
     samples = measure_each(bench, results)
     more = [row for label, mask in MASKS.items() for row in changes(bench, results[label], plain, mask)]
-    sheet = compare(bench, results, f"injection through a mask, γ = {args.gamma:g}, norms matched")
+    sheet = compare(bench, results, f"injection through a mask, γ = {bench.settings.gamma:g}, norms matched")
     save(args.out, "local_mixing", sheet, as_rows(samples, more), summary(samples))
 
 

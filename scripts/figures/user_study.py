@@ -23,11 +23,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from common import ROOT, Row, measure, parser, plots, run, save, save_plot, start, transfer
+from common import ROOT, Row, measure, parser, plots, run, save, save_plot, settings_of, start, transfer
 from diffstyle.errors import WorkError
 from diffstyle.figures import measures
 from diffstyle.figures.metrics import bootstrap
 from diffstyle.files import open_folder
+from diffstyle.settings import Settings
+from diffstyle.zoo.config import load_config
 
 # attribute, whom it follows, per cent of the answers in the paper, our measure (positive: it does)
 ASKED = (
@@ -42,11 +44,13 @@ ASKED = (
 Pairs = Sequence[Mapping[str, str | float]]
 
 
-def of_avatars(args: argparse.Namespace) -> Pairs:
+def of_avatars(args: argparse.Namespace, s: Settings) -> Pairs:
     """What benchmarks/attributes.py says of each held-out pair."""
     command = [sys.executable, str(ROOT / "benchmarks/attributes.py"), "--config", args.config, "--pairs", str(args.pairs),
-               "--gammas", str(args.gamma), "--omegas", "--n_inv", str(args.n_inv), "--n_gen", str(args.n_gen),
-               "--t_edit", str(args.t_edit), "--out", str(args.out)]  # fmt: skip
+               "--gammas", *([] if s.omega else [str(s.gamma)]), "--omegas", *([str(s.omega)] if s.omega else []),
+               "--omega_gamma", str(s.gamma), "--out", str(args.out)]  # fmt: skip
+    for name in ("n_inv", "n_gen", "t_edit", "content_replace_step", "t_0"):
+        command += [f"--{name}", str(getattr(s, name))]
     if args.model_path:
         command += ["--model_path", args.model_path]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -76,7 +80,8 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--photographs", action="store_true", help="--content_dir and --style_dir hold upright faces that fill them")
     args = p.parse_args(argv)
     open_folder(args.out, "--out")
-    pairs = of_photographs(args) if args.photographs else of_avatars(args)
+    s = settings_of(args, load_config(args.config, args.model_path))
+    pairs = of_photographs(args) if args.photographs else of_avatars(args, s)
 
     rows: list[Row] = []
     lines = ["| attribute | follows | paper, % of answers | we, % of pairs [95 %] | pairs |", "|---|---|---|---|---|"]
@@ -95,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     attributes = [str(row["attribute"]) for row in rows]
     axis.barh(attributes, [float(row["we_see_percent"]) for row in rows], label="we, % of pairs")
     axis.plot([float(row["paper_percent"] or "nan") for row in rows], attributes, "kD", label="paper, % of answers")
-    axis.set(xlim=(0, 100), title=f"attributes that follow the expected side, γ = {args.gamma:g}")
+    axis.set(xlim=(0, 100), title=f"attributes that follow the expected side, γ = {s.gamma:g}")
     axis.legend()
     save_plot(args.out, "user_study", figure)
 

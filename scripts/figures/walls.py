@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--name", default="walls")
     args = p.parse_args(argv)
     bench = start(args)
-    gammas = [args.gamma * i / max(1, args.frames - 1) for i in range(args.frames)]
+    gammas = [bench.settings.gamma * i / max(1, args.frames - 1) for i in range(args.frames)]
     results = transfer_each(bench, {f"γ = {gamma:.2f}": replace(bench.settings, gamma=gamma) for gamma in gammas})
     sheets = [table(grid(bench, x), row_title="content", column_title="style", title=label) for label, x in results.items()]
     save_animation(args.out / f"{args.name}.gif", sheets, seconds=0.4)
