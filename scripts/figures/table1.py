@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Table 1: FID, ID and Gram of replace, lerp and slerp, without and with style calibration.
 
-    python scripts/figures/table1.py --config celeba.yml --t_edit 400 --gamma 0.3 --n_gen 1000 --n_contents 100 --n_styles 100 \\
+    python scripts/figures/table1.py --config celeba.yml --gamma 0.3 --n_gen 1000 --n_contents 100 --n_styles 100 \\
         --content_dir my/faces --style_dir my/faces --identity arcface.pt --inception inception-2015-12-05.pt
 
 The paper prints FID / ID / Gram: replace 49.94 / .3581 / .0415, lerp 36.89 / .4040 / .0318, slerp 32.09 / .4390 / .0310.

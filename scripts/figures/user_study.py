@@ -6,8 +6,8 @@ avatars, so for them the answers can be computed: benchmarks/attributes.py compa
 With --photographs the small networks of diffstyle/figures/faces.py say to which side a result is nearer. What neither can tell
 is n/a.
 
-    python scripts/figures/user_study.py --pairs 100 --gamma 0.4
-    python scripts/figures/user_study.py --photographs --config celeba.yml --t_edit 400 --n_contents 20 --n_styles 20 \\
+    python scripts/figures/user_study.py --pairs 100
+    python scripts/figures/user_study.py --photographs --config celeba.yml --n_contents 20 --n_styles 20 \\
         --n_gen 1000 --content_dir my/faces --style_dir my/faces
 
 Takes a minute and a half with the embedded model (24 pairs), two hours on a GPU for the 400 pairs above.
