@@ -6,6 +6,7 @@ import argparse
 import csv
 import functools
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -59,6 +60,7 @@ class Bench:
     style: Inverted
     batch_size: int
     out: Path
+    cell: int  # side of a picture in the figure, pixels; 0 is the table's choice
 
 
 # ---- arguments ---------------------------------------------------------------------------------------------------
@@ -79,6 +81,7 @@ def parser(doc: str | None, contents: int = 3, styles: int = 3, folder: Path = A
         p.add_argument(f"--{name}", type=kind, help=f"default: the config's section settings, else {PAPER[name]}")
     p.add_argument("--mask", default="", help="box, a picture, or x0,y0,x1,y1 in fractions")
     p.add_argument("--batch_size", type=int, default=6)
+    p.add_argument("--cell", type=int, default=0, help="side of a picture in the figure, in pixels")
     p.add_argument("--out", type=Path, default=ROOT / "results/figures")
     return p
 
@@ -116,7 +119,7 @@ def start(args: argparse.Namespace) -> Bench:
         inverted = diffstyle.invert(model, paths, args.batch_size, **asdict(s))
         sides.append((torch.stack([load_image(p, model.config.image_size) for p in paths]), inverted))
     (contents, content), (styles, style) = sides
-    return Bench(model, s, contents, styles, content, style, args.batch_size, args.out)
+    return Bench(model, s, contents, styles, content, style, args.batch_size, args.out, args.cell)
 
 
 def transfer(bench: Bench, s: Settings) -> Tensor:
@@ -134,7 +137,7 @@ def compare(bench: Bench, results: Results, title: str, shown: int = 3) -> Image
     for i in range(min(shown, len(bench.contents), len(bench.styles))):
         inputs = [to_image(bench.contents[i]), to_image(bench.styles[i])]
         rows.append([*inputs, *(to_image(x[i, i]) for x in results.values())])
-    return table(rows, column_labels=["content", "style", *results], title=title)
+    return table(rows, column_labels=["content", "style", *results], title=title, cell=bench.cell)
 
 
 def grid(bench: Bench, results: Tensor) -> list[list[Cell]]:
@@ -186,9 +189,14 @@ def summary(samples: Sequence[Sample], rows: Sequence[Measure] | None = None) ->
     for variant in dict.fromkeys(s.variant for s in samples):
         own = [s for s in samples if s.variant == variant]
         found = [measures.estimate(row, own, others) for row in rows]
-        cells = [f" {cell[0]:.3g} [{cell[1]:.3g}, {cell[2]:.3g}] |" if cell else " n/a |" for cell in found]
+        cells = [f" {cell[0]:.3g}{between(*cell[1:])} |" if cell else " n/a |" for cell in found]
         lines.append(f"| {variant} |" + "".join(cells))
     return "\n".join([*lines, *(f"\n{row.name}: n/a, {row.reason}" for row in rows if row.reason)])
+
+
+def between(low: float, high: float) -> str:
+    """An interval; nothing where a measure of whole sets has too few pictures for one."""
+    return "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
 
 
 def curves(samples: Sequence[Sample], values: Sequence[float], label: str) -> Figure:

@@ -55,8 +55,8 @@ def test_what_cannot_be_meant_is_one_line(section: Any, said: str, tmp_path: Pat
 def test_a_figure_takes_what_is_said_else_what_is_advised_else_the_papers() -> None:
     args = common.parser("").parse_args(["--gamma", "0.2", "--mask", "box"])
     advised, paper = (asdict(common.settings_of(args, load_config(name))) for name in ("avatars", "celeba"))
-    assert advised == asdict(Settings()) | ADVISED | {"gamma": 0.2, "mask": "box"}
-    assert paper == asdict(Settings()) | common.PAPER | {"gamma": 0.2, "mask": "box"}
+    assert advised == asdict(Settings()) | dict(ADVISED) | {"gamma": 0.2, "mask": "box"}
+    assert paper == asdict(Settings()) | dict(common.PAPER) | {"gamma": 0.2, "mask": "box"}
 
 
 def test_the_steps_of_a_t_edit_sweep_lie_in_the_walk() -> None:

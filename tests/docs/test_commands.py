@@ -163,6 +163,15 @@ def test_a_command_is_understood(where: str, command: str, monkeypatch: pytest.M
         {"bash": by_bash, "pip": by_pip}[program](words)
 
 
+@pytest.mark.parametrize("place", ["scripts/figures", "benchmarks"])
+def test_scripts_find_what_they_import_of_other_scripts(place: str) -> None:
+    """Python looks in a script's own folder, where links of the same names lie."""
+    for path in (ROOT / place).glob("*.py"):
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (node.module for node in tree if isinstance(node, ast.ImportFrom)):
+            assert not (ROOT / f"scripts/{name}.py").exists() or (ROOT / place / f"{name}.py").exists(), f"{path.name}: {name}"
+
+
 def test_there_are_commands_on_every_page_that_should_have_some() -> None:
     counted = {page: sum(where == page for where, _ in COMMANDS) for page, _ in COMMANDS}
     assert counted["README.md"] >= 5 and counted["docs/checkpoints.md"] >= 12 and counted["benchmarks/README.md"] >= 4
