@@ -2,7 +2,7 @@
 # All that README, docs/explore.md, benchmarks/README.md and pretrained/README.md show and say of the embedded model, made anew:
 # for other weights. Two at a time, each on one thread, into results/embedded: NAME.log holds what NAME printed, and its pictures
 # and CSVs go where the documents have them. What is timed runs last, alone. About half an hour on two idle cores (not measured);
-# QUICK=1 looks whether everything runs, in a few minutes, and changes nothing but results/embedded.
+# QUICK=1 looks whether it runs, in a few minutes, and changes no document; ONLY="teaser solvers" makes these alone, likewise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -10,9 +10,11 @@ environment requirements-dev.txt
 export PYTHON out=results/embedded avatars=test_images/avatars
 export pairs=100 few=4 images=100 steps=50 moves=10 repeat=20 nfe="24 32 40" figures="" limits=""
 if [ -n "${QUICK:-}" ]; then
-  pairs=2 few=1 images=2 steps=4 moves=1 repeat=1 nfe="4" figures="--n_contents 1 --n_styles 1 --n_inv 4 --n_gen 4"
+  pairs=12 few=1 images=2 steps=4 moves=1 repeat=1 nfe="4" figures="--n_contents 1 --n_styles 1 --n_inv 4 --n_gen 4"
   limits="--n_inv_step 4 --n_gen_step 4"
 fi
+jobs="attributes intervals notebook reconstruction quickstart teaser"
+[ -n "${QUICK:-}" ] || jobs="solvers $jobs" # it knows no quick form: its yardstick is 1,000 steps
 mkdir -p "$out"
 
 quickstart() { # the grid, also pretrained/quickstart_grid.png
@@ -23,14 +25,14 @@ teaser() { # README's first picture, pretrained/teaser.png
   "$PYTHON" scripts/figures/fig7_gamma.py --content_dir $avatars/contents/007.png --style_dir $avatars/styles/017.png \
     --values 0,0.2,0.4,0.6 --cell 128 --out "$out/teaser" $figures
 }
-intervals() { # t_edit and t_boost by Asyrp's rule, and the pair of the teaser with them, from t = 999, beside the quickstart's
+intervals() { # t_edit and t_boost by Asyrp's rule, and the teaser's pair with them, ten timesteps for injections, beside t_edit 200 and 100
   "$PYTHON" scripts/intervals.py --n_images $images --out "$out/intervals"
   read -r t_edit t_boost < <("$PYTHON" -c "import json; r = json.load(open('pretrained/avatars64.intervals.json')); print(r['t_edit'], r['t_boost'])")
-  one_pair --save_dir "$out/intervals/pair" --t_0 999 --content_replace_step 10 --sweep "t_edit=$t_edit,200,100" --sweep "t_boost=0,$t_boost"
+  one_pair --save_dir "$out/intervals/pair" --content_replace_step 10 --sweep "t_edit=$t_edit,200,100" --sweep "t_boost=0,$t_boost"
 }
 attributes() { # README's table, pretrained/README.md's two tables and picture
   "$PYTHON" benchmarks/attributes.py --pairs $pairs --gammas 0 0.5 1 --omegas 0.2 --omega_gamma 1 --t_edit 100 \
-    --content_replace_step 4 --t_0 300 --out "$out/attributes"
+    --content_replace_step 4 --t_0 300 --n_inv $steps --n_gen $steps --out "$out/attributes"
 }
 reconstruction() { "$PYTHON" benchmarks/reconstruction.py --n $((few * 6)) --steps $steps; }
 solvers() { # benchmarks/README.md's first table and its picture
@@ -63,7 +65,7 @@ make_one() {
 export -f quickstart one_pair teaser intervals attributes reconstruction solvers notebook make_one
 
 [ -n "${ONLY:-}" ] || OMP_NUM_THREADS=1 bash scripts/figures/all.sh --out "$out/figures" $figures
-printf '%s\n' ${ONLY:-solvers attributes intervals notebook reconstruction quickstart teaser} |
+printf '%s\n' ${ONLY:-$jobs} |
   OMP_NUM_THREADS=1 xargs -P "${JOBS:-2}" -I{} bash -c 'make_one {}'
 [ -n "${ONLY:-}" ] || for name in speed explore; do make_one $name; done
 [ -z "${QUICK:-}${ONLY:-}" ] || exit 0

@@ -16,6 +16,7 @@ import common
 import main
 from diffstyle.commands import settings_of
 from diffstyle.errors import UsageError
+from diffstyle.runs.intervals import read_intervals
 from diffstyle.settings import Settings
 from diffstyle.zoo.bounds import SETTINGS
 from diffstyle.zoo.config import load_config
@@ -57,6 +58,11 @@ def test_a_figure_takes_what_is_said_else_what_is_advised_else_the_papers() -> N
     advised, paper = (asdict(common.settings_of(args, load_config(name))) for name in ("avatars", "celeba"))
     assert advised == asdict(Settings()) | dict(ADVISED) | {"gamma": 0.2, "mask": "box"}
     assert paper == asdict(Settings()) | dict(common.PAPER) | {"gamma": 0.2, "mask": "box"}
+
+
+def test_the_embedded_models_intervals_are_of_its_weights() -> None:
+    t_edit, t_boost = read_intervals(ROOT / "pretrained/avatars64.pt")
+    assert 0 < t_boost < t_edit < ADVISED["t_0"]
 
 
 def test_the_steps_of_a_t_edit_sweep_lie_in_the_walk() -> None:
