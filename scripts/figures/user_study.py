@@ -90,18 +90,22 @@ def main(argv: list[str] | None = None) -> None:
         follows = [float(value > 0) for _, value in judged]
         contents, styles = ([str(pair[key]) for pair, _ in judged] for key in ("content", "style"))
         share, low, high = (100 * x for x in bootstrap(follows, contents, styles)) if follows else (math.nan,) * 3
-        seen = f"{share:.0f} [{low:.0f}, {high:.0f}]" if follows else "n/a"
+        cell = f"{share:.0f} [{low:.0f}, {high:.0f}]" if follows else "n/a"
         rows.append({"attribute": attribute, "follows": side, "paper_percent": said, "pairs": len(follows),
                      "we_see_percent": share, "low": low, "high": high})  # fmt: skip
-        lines.append(f"| {attribute} | {side} | {said or 'not asked'} | {seen} | {len(follows)} |")
+        lines.append(f"| {attribute} | {side} | {said or 'not asked'} | {cell} | {len(follows)} |")
     save(args.out, "user_study", None, rows, "\n".join(lines))
 
     figure, (axis,) = plots(1, 1, width=7.5, height=3)
-    attributes = [str(row["attribute"]) for row in rows]
-    axis.barh(attributes, [float(row["we_see_percent"]) for row in rows], label="we, % of pairs")
-    axis.plot([float(row["paper_percent"] or "nan") for row in rows], attributes, "kD", label="paper, % of answers")
+    places, seen = range(len(rows)), [float(row["we_see_percent"]) for row in rows]
+    axis.barh(places, [0 if math.isnan(share) else share for share in seen], label="we, % of pairs")
+    axis.plot([float(row["paper_percent"] or "nan") for row in rows], places, "kD", label="paper, % of answers", clip_on=False)
+    for place in (i for i in places if math.isnan(seen[i])):
+        axis.text(1, place, "n/a", va="center")
+    axis.set_yticks(places, [str(row["attribute"]) for row in rows])
+    axis.invert_yaxis()  # in the table's order
     axis.set(xlim=(0, 100), title=f"attributes that follow the expected side, γ = {s.gamma:g}")
-    axis.legend()
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
     save_plot(args.out, "user_study", figure)
 
 
