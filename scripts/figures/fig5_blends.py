@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
     figure, (axis,) = plots(1, 1, width=6.4, height=3.8)
     norms: list[Row] = []
-    middle = values[len(values) // 2]
+    middle = values[(len(values) - 1) // 2]
     for kind in BLENDS:
         line = norm_ratios(bench, kind, middle)
         axis.plot(*zip(*line, strict=True), "o-", markersize=3, label=kind)
