@@ -26,8 +26,10 @@ teaser() { # README's first picture, pretrained/teaser.png
     --values 0,0.2,0.4,0.6 --cell 128 --out "$out/teaser" $figures
 }
 intervals() { # t_edit and t_boost by Asyrp's rule, and the teaser's pair with them, ten timesteps for injections, beside t_edit 200 and 100
-  "$PYTHON" scripts/intervals.py --n_images $images --out "$out/intervals"
-  read -r t_edit t_boost < <("$PYTHON" -c "import json; r = json.load(open('pretrained/avatars64.intervals.json')); print(r['t_edit'], r['t_boost'])")
+  cp pretrained/avatars64.pt "$out/" # what is found is written beside the weights
+  "$PYTHON" scripts/intervals.py --model_path "$out/avatars64.pt" --n_images $images --out "$out/intervals"
+  local found="import json; r = json.load(open('$out/avatars64.intervals.json')); print(r['t_edit'], r['t_boost'])"
+  read -r t_edit t_boost < <("$PYTHON" -c "$found")
   one_pair --save_dir "$out/intervals/pair" --content_replace_step 10 --sweep "t_edit=$t_edit,200,100" --sweep "t_boost=0,$t_boost"
 }
 attributes() { # README's table, pretrained/README.md's two tables and picture
@@ -72,6 +74,7 @@ printf '%s\n' ${ONLY:-$jobs} |
 
 cp "$out/quickstart/grid.png" pretrained/quickstart_grid.png
 cp "$out/teaser/fig7_gamma.png" pretrained/teaser.png
+cp "$out/avatars64.intervals.json" pretrained/
 cp "$out/attributes/attributes.png" pretrained/
 cp "$out/attributes/attributes.csv" "$out/solvers/solvers.csv" benchmarks/results/
 cp "$out/solvers/solvers.png" benchmarks/
