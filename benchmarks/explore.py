@@ -5,7 +5,7 @@
     PYTHONPATH=tests python benchmarks/explore.py --solver abm3
 
 Needs Chromium with its driver, selenium and Gradio. Every gamma is a new one; both pictures are inverted before. Prints medians
-and extremes of the seconds by the clock until the browser has the picture, and of the CPU time of the server's process meanwhile,
+and extremes of the seconds by the clock until the browser has the picture, and of the CPU time meanwhile of this process, the server with the browser's driver,
 which depends less on what else the machine does.
 """
 
@@ -99,7 +99,7 @@ def main() -> int:
         )
     evaluations = diffstyle.Settings.of(**start).transfer_evaluations()
     print(f"{args.solver}, {evaluations} evaluations a picture, {args.moves} moves of gamma, {torch.get_num_threads()} threads")
-    for what, seconds in zip(("slider to picture, s", "CPU time of the server, s"), zip(*found, strict=True), strict=True):
+    for what, seconds in zip(("slider to picture, s", "CPU time of server and driver, s"), zip(*found, strict=True), strict=True):
         print(f"{what}: median {statistics.median(seconds):.2f}, {min(seconds):.2f} to {max(seconds):.2f}")
     return 0
 
