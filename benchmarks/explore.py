@@ -5,8 +5,8 @@
     PYTHONPATH=tests python benchmarks/explore.py --solver abm3
 
 Needs Chromium with its driver, selenium and Gradio. Every gamma is a new one; both pictures are inverted before. Prints medians
-and extremes of the seconds by the clock until the browser has the picture, and of the CPU time meanwhile of this process, the server with the browser's driver,
-which depends less on what else the machine does.
+and extremes of the seconds by the clock until the browser has the picture, and of the CPU time that this process, the server with
+the browser's driver, takes meanwhile; the latter depends less on what else the machine does.
 """
 
 from __future__ import annotations
