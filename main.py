@@ -133,7 +133,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
-    machine.add_argument("--precision", default="fp32", help="fp32, tf32, bf16 or fp16; norms and the sampler stay fp32")
+    machine.add_argument("--precision", default="auto",
+                         help="auto, fp32, tf32, tf32-conv, bf16 or fp16; norms and the sampler stay fp32. auto is the official "
+                              "code's: tf32-conv (TF32 in convolutions) on CUDA, fp32 elsewhere")
     machine.add_argument("--compile", action="store_true",
                          help="torch.compile the network: a minute at the start, less an evaluation")
     machine.add_argument("--batch_size", type=int, metavar="N",

@@ -60,7 +60,7 @@ def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
         "schedule": [c.beta_start, c.beta_end, c.timesteps],
         "n_inv": settings.n_inv,
         "t_0": settings.t_0,
-        "precision": str(model.dtype),
+        "precision": f"torch.{model.numbers}",
         **({} if (c.beta_schedule, c.prediction) == ("linear", "eps") else {"network": [c.beta_schedule, c.prediction]}),
         **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe}),
     }
