@@ -139,8 +139,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--compile", action="store_true",
                          help="torch.compile the network: a minute at the start, less an evaluation")
     machine.add_argument("--batch_size", type=int, metavar="N",
-                         help="pictures a network call; results do not depend on it up to rounding (default: by free memory; "
-                              "halved when memory runs out)")
+                         help="pictures a network call; results do not depend on it up to rounding, which on a GPU may be "
+                              "seen in bf16 and fp16 (default: by free memory; halved when memory runs out)")
     machine.add_argument("--shard", metavar="I/N",
                          help="do every N-th pair from the I-th on, for processes started one by one (Slurm arrays); under "
                               "torchrun the work is shared without it")

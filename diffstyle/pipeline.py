@@ -112,7 +112,7 @@ def transfer_walk(
     model: Model, content: Inverted, style: Inverted, settings: Settings, noise: NextNoise
 ) -> Iterator[tuple[Step, Tensor, Tensor]]:
     """``transfer`` as it goes: each step, the x (N, 3, H, W) it leads to, and the clean image P_t predicted at its start."""
-    h = {t: maps.to(model.device) for t, maps in content.h.items()}
+    h = {t: to_device(maps, model.device) for t, maps in content.h.items()}
     mask = build_mask(settings.mask, next(iter(h.values())).shape[-2:])
     blend = Blend(
         gamma=settings.gamma,
@@ -122,7 +122,7 @@ def transfer_walk(
     )
 
     def z() -> Tensor:
-        return noise().to(model.device)
+        return to_device(noise(), model.device)
 
     x_T, walk, solver = to_model(model, style.x_T), settings.transfer_walk(), SOLVERS[settings.solver]
     return sampling.transfer(model.unet, x_T, h, walk, model.schedule, blend, z, solver)
@@ -148,7 +148,15 @@ def draw(
 
 
 def to_model(model: Model, x: Tensor) -> Tensor:
-    return x.to(model.device, torch.float32, memory_format=memory_format(model.device))
+    x = to_device(x, model.device)
+    return x.to(torch.float32, memory_format=memory_format(model.device))
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """x on ``device``. From the CPU to a GPU it is copied by way of pinned memory, so that the program does not wait for it."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=device.type == "cuda")
 
 
 # ---- noise -------------------------------------------------------------------------------------------------------
