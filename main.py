@@ -137,7 +137,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                          help="auto, fp32, tf32, tf32-conv, bf16 or fp16; norms and the sampler stay fp32. auto is the official "
                               "code's: tf32-conv (TF32 in convolutions) on CUDA, fp32 elsewhere")
     machine.add_argument("--compile", action="store_true",
-                         help="torch.compile the network: a minute at the start, less an evaluation")
+                         help="torch.compile the network, once for all batch sizes: a minute or so at the start, less an "
+                              "evaluation")
     machine.add_argument("--batch_size", type=int, metavar="N",
                          help="pictures a network call; results do not depend on it up to rounding, which on a GPU may be "
                               "seen in bf16 and fp16 (default: by free memory; halved when memory runs out)")

@@ -35,7 +35,7 @@ from diffstyle.models.layers import memory_format, to_precision
 from diffstyle.noise import pair_noise
 from diffstyle.pipeline import invert, transfer
 from diffstyle.settings import Settings
-from diffstyle.zoo.checkpoints import compile_model
+from diffstyle.zoo.compiled import compile_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.device import pick_device, pick_precision
 

@@ -31,7 +31,8 @@ from diffstyle.runs.run import precompute
 from diffstyle.runs.sweep import Axis, Point, lay_out_points, make_points, parse_axes, run_sweep
 from diffstyle.runs.workers import Share, find_share, join, leave
 from diffstyle.settings import Settings
-from diffstyle.zoo.checkpoints import compile_model, find_checkpoint, load_model
+from diffstyle.zoo.checkpoints import find_checkpoint, load_model
+from diffstyle.zoo.compiled import compile_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.device import pick_device, pick_precision
 from diffstyle.zoo.folders import weights_file

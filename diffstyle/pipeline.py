@@ -147,6 +147,15 @@ def draw(
     return x, Inverted(x_T, {t: h[near] for t, near in source.items()}, tuple(keys), settings)
 
 
+@torch.inference_mode()
+def injection(model: Model, n: int) -> None:
+    """An encode and a stacked decode of n empty pictures, uncompiled: of all that the loops do, what takes the most memory."""
+    size, unet = model.config.image_size, model.unet
+    x = to_model(model, torch.zeros(n, 3, size, size))
+    f = type(unet).encode(unet, x, sampling.timestep(0, x))
+    type(unet).decode(unet, sampling.stacked(f, f.h))
+
+
 def to_model(model: Model, x: Tensor) -> Tensor:
     x = to_device(x, model.device)
     return x.to(torch.float32, memory_format=memory_format(model.device))

@@ -56,24 +56,6 @@ def load_model(
     return Model(unet, config, schedule, device, precision, digest, path)
 
 
-def compile_model(model: Model) -> None:
-    """torch.compile both halves of the network, in place; where that does not work a notice says so and nothing changes.
-
-    The first evaluation of a batch size then takes a minute or so more, later ones less.
-    """
-    unet, size = model.unet, model.config.image_size
-    x, t = torch.zeros(1, 3, size, size, device=model.device), torch.zeros(1, device=model.device)
-    try:
-        for half in ("encode", "decode"):
-            setattr(unet, half, torch.compile(getattr(unet, half)))
-        with torch.inference_mode():
-            unet(x.to(memory_format=memory_format(model.device)), t)
-    except Exception as error:  # no compiler, no Triton, an operator that it does not know ...: no common error
-        for half in ("encode", "decode"):
-            vars(unet).pop(half, None)
-        log.warning("--compile: torch.compile does not work here (%s), running uncompiled", str(error).split("\n")[0][:100])
-
-
 # ---- where it is -------------------------------------------------------------------------------------------------
 
 
