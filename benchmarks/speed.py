@@ -60,12 +60,14 @@ def best(work: Callable[[], object], repeat: int, device: torch.device) -> float
     return min([seconds(work, device) for _ in range(repeat + 1)][1:])
 
 
-def convolution(shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> tuple[float, Callable[[], object]]:
-    """GFLOP of a 3x3 convolution, and the convolution."""
+def convolution(
+    shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype, batch: int = 1
+) -> tuple[float, Callable[[], object]]:
+    """GFLOP of a 3x3 convolution of ``batch`` pictures, and the convolution."""
     c_in, c_out, size = shape
     conv = torch.nn.Conv2d(c_in, c_out, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    x = torch.randn(1, c_in, size, size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    return 2 * 9 * c_in * c_out * size**2 / 1e9, lambda: conv(x)
+    x = torch.randn(batch, c_in, size, size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    return batch * 2 * 9 * c_in * c_out * size**2 / 1e9, lambda: conv(x)
 
 
 @torch.inference_mode()
