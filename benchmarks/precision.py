@@ -61,7 +61,7 @@ def load(args: argparse.Namespace, precision: str) -> Model:
     device = pick_device(args.device)
     resolved = pick_precision(precision, device)
     model = load_model(load_config(args.config), args.model_path, device, resolved)
-    if precision != resolved:
+    if precision.startswith("tf32") and resolved == "fp32":
         emulate_tf32(model.unet, precision)
     return model
 

@@ -212,7 +212,7 @@ class DDPM(HSpaceUNet):
         # Time embedding
         dtype = self.conv_in.weight.dtype
         embedding = timestep_embedding(t, self.ch, self.cos_first, self.freq_shift)
-        temb = F.silu(self.temb(embedding.to(self.temb.dense[0].weight.dtype)))  # (N, 4 ch), as every block takes it
+        temb = F.silu(self.temb(embedding.to(next(self.temb.parameters()).dtype)))  # (N, 4 ch), as every block takes it
 
         # Encoder
         skips = [self.conv_in(x.to(dtype))]

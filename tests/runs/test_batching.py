@@ -6,8 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
 
 from diffstyle import pipeline
+from diffstyle.models.hspace_unet import Features, HSpaceUNet
 from diffstyle.runs import batching
 from diffstyle.runs.batching import default_batch_size
 from golden_models import golden_model
@@ -44,11 +46,20 @@ def test_a_cards_batch_is_measured(free: int, peak: int | None, size: int, monke
 
 
 def test_the_pass_decodes_twice_as_many_as_it_encodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = golden_model("adm"), []
+    model, seen = golden_model("adm"), list[int]()
     kind = type(model.unet)
     encode, decode = kind.encode, kind.decode
-    monkeypatch.setattr(kind, "encode", lambda unet, x, t: seen.append(len(x)) or encode(unet, x, t))
-    monkeypatch.setattr(kind, "decode", lambda unet, f: seen.append(len(f.h)) or decode(unet, f))
+
+    def watched_encode(unet: HSpaceUNet, x: Tensor, t: Tensor) -> Features:
+        seen.append(len(x))
+        return encode(unet, x, t)
+
+    def watched_decode(unet: HSpaceUNet, f: Features) -> Tensor:
+        seen.append(len(f.h))
+        return decode(unet, f)
+
+    monkeypatch.setattr(kind, "encode", watched_encode)
+    monkeypatch.setattr(kind, "decode", watched_decode)
     pipeline.injection(model, 2)
     assert seen == [2, 4]
 
