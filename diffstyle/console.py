@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
@@ -16,6 +17,7 @@ from diffstyle.errors import DiffstyleError, Interrupted
 log = logging.getLogger("diffstyle")
 # A closed terminal, Ctrl-C, and what kill sends; Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name))
+PATIENCE = 5  # seconds from one signal that is heeded to the next
 
 
 class Lossy:
@@ -87,12 +89,31 @@ def handling(handler: Callable[[int, object], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """``SIGNALS`` raise Interrupted, once: what is being written is finished or removed, not cut off."""
+    """``SIGNALS`` raise Interrupted. Those of the next seconds are ignored, for what is being written to be finished or removed.
+
+    Not those after that: Python drops what is raised where it cleans up ("Exception ignored in").
+    """
+    last = -PATIENCE
 
     def stop(number: int, _: object) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PATIENCE:
+            last = now
+            raise Interrupted(number)
+
+    with handling(stop):
+        yield
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """``SIGNALS`` end the process at once, with one line: for imports, in which what is raised may be dropped or turned round."""
+
+    def stop(number: int, _: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, b"interrupted: nothing was begun\n")
+        os._exit(128 + number)
 
     with handling(stop):
         yield

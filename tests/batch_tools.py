@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 
 import main
+from diffstyle.console import SIGNALS
 from diffstyle.models import build_unet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,19 +82,24 @@ def torchrun(argv: list[str], **environ: str) -> subprocess.Popen[str]:
     return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def start(argv: list[str]) -> int:
+def start(argv: list[str], command: Callable[[list[str]], int] = main.main) -> int:
     """Run a command line in a process of its own, at once: a fork of this one, which has everything imported."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes too early waits for the child's own handlers
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child
+    code = 99
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as where a program begins, whose traceback nobody sees
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         with open(os.devnull, "w") as null:
             os.dup2(null.fileno(), 1)
             os.dup2(null.fileno(), 2)
         torch.set_num_threads(1)  # a fork has none of the parent's threads
-        os._exit(main.main(argv))
+        code = command(argv)
     finally:
-        os._exit(99)
+        os._exit(code)
 
 
 def wait(child: int, seconds: float) -> int | None:
