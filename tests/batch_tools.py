@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,3 +117,12 @@ def wait(child: int, seconds: float) -> int | None:
 
 def leftovers(root: Path) -> list[Path]:
     return [p for p in root.rglob("*") if p.suffix == ".tmp"]
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two nests of tensors and numbers are the same to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, list) else bool(a == b)

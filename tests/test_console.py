@@ -25,7 +25,7 @@ except BaseException as error:
 """
 
 
-@pytest.mark.parametrize("command", [["main.py"], ["-m", "diffstyle"], ["-c", INSTALLED]], ids=["checkout", "module", "installed"])
+@pytest.mark.parametrize("command", [["main.py"], ["-m", "diffstyle"], ["-c", INSTALLED]], ids=["file", "module", "installed"])
 @pytest.mark.parametrize(("module", "number", "said"), [
     ("argparse", signal.SIGINT, "interrupted\n"),
     ("torch", signal.SIGINT, "interrupted: nothing was begun\n"),

@@ -21,6 +21,7 @@ import training.data
 from PIL import Image
 from test_train import TINY, command, layers, pictures  # type: ignore[import-not-found]  # pytest finds it
 
+from batch_tools import equal
 from diffstyle.files import temporary_name
 
 COMMON = ("--batch", "4", "--report_every", "3", "--save_every", "2", "--flip", "--iterations")
@@ -45,15 +46,6 @@ def the_line(capsys: pytest.CaptureFixture[str]) -> str:
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return text.rstrip("\n").split("\n")[-1].split("\r")[-1]
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Whether two nests of tensors and numbers are the same to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, list) else bool(a == b)
 
 
 def assert_same_runs(whole: Path, parts: Path) -> None:
