@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
-from diffstyle.errors import DiffstyleError, Interrupted
+from diffstyle.errors import DiffstyleError, Interrupted, out_of_memory
 
 log = logging.getLogger("diffstyle")
 # A closed terminal, Ctrl-C, and what kill sends; Windows has no SIGHUP.
@@ -127,11 +127,11 @@ def postponed() -> Iterator[list[int]]:
         yield asked
 
 
-def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:
+def exit_code(work: Callable[[], int | None], unforeseen: str = "", memory: str = "use fewer or smaller pictures") -> int:
     """What ``work`` returns (nothing is 0); or, said in one line, what its error stands for: 2 wrong usage, 1 failed work.
 
     129, 130 and 143 are SIGHUP, SIGINT and SIGTERM. An error that nobody has foreseen is raised; with ``unforeseen``, which
-    tells how to see more of it, it is failed work too.
+    tells how to see more of it, it is failed work too. ``memory`` is what to do where memory ran out.
     """
     try:
         with interruptible():
@@ -145,9 +145,12 @@ def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:
         print(f"interrupted{so_far}", file=sys.stderr)
         return stop.exit_code
     except Exception as error:
+        log.debug("", exc_info=True)
+        if out_of_memory(error):
+            print(f"error: out of memory: {memory}, or close other programs", file=sys.stderr)
+            return 1
         if not unforeseen:
             raise
-        log.debug("", exc_info=True)
         text = " ".join(str(error).split())[:300]
         print(f"error: {type(error).__name__}: {text} ({unforeseen})", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Signals at awkward moments: during imports, while Python cleans up, twice in a row."""
+"""Signals at awkward moments: during imports, while Python cleans up, twice in a row; and memory that runs out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffstyle import console
-from diffstyle.console import interruptible
+from diffstyle.console import exit_code, interruptible
 from diffstyle.errors import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,3 +78,28 @@ def test_an_impatient_second_signal_cuts_nothing_off() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             cleaned = True
     assert cleaned
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 TiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+])  # fmt: skip
+def test_memory_that_runs_out(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise error
+
+    assert exit_code(work) == exit_code(work, "look there", "lower --batch") == 1
+    lines = ("use fewer or smaller pictures", "lower --batch")
+    assert capsys.readouterr().err == "".join(f"error: out of memory: {line}, or close other programs\n" for line in lines)
+
+
+def test_other_errors_are_not_taken_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError):
+        exit_code(work)
+    assert exit_code(work, "look there") == 1
+    assert capsys.readouterr().err == "error: RuntimeError: mat1 and mat2 shapes cannot be multiplied (look there)\n"

@@ -118,6 +118,23 @@ def test_a_full_disk_keeps_the_last_save(config: Path, data: Path, tmp_path: Pat
     assert equal(*(torch.load(tmp_path / name / "ema.pt", weights_only=True) for name in ("whole", "parts")))
 
 
+def test_memory_that_runs_out_keeps_the_last_save(
+    config: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, out = train_ddpm.Trainer.loss, tmp_path / "out"
+
+    def tight(self: train_ddpm.Trainer) -> torch.Tensor:
+        if self.iteration == 3:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return loss(self)
+
+    monkeypatch.setattr(train_ddpm.Trainer, "loss", tight)
+    assert train_ddpm.main(command(config, out, data, *COMMON, "6")) == 1
+    assert the_line(capsys) == "error: out of memory: lower --batch or take a smaller network, or close other programs"
+    assert torch.load(out / "last.pt", weights_only=True)["iteration"] == 2
+    assert {p.name for p in out.iterdir()} == {"ema.pt", "last.pt", "loss.csv", "samples_0000003.png"}
+
+
 def test_what_a_killed_trainer_left_is_removed(config: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
