@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
 from training.data import Layers, Pictures
 
 WEIGHTINGS = ("uniform", "p2", "root")
-ROOT_LIMIT = 20.0  # above t = 760 the root weights would go on to 160, for what bfloat16 cannot express
+ROOT_LIMITS = (0.1, 60.0)  # below t = 100 grain would stay in the pictures; above 900 bfloat16 cannot express more
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Settings:
     walks: float = 0.5  # share of the transfer pairs that are on a walk
     same_shape: float = 0.2  # share of the transfer pairs with the same shape in two colourings
     transfer_from: int = 100  # t under which nothing is transferred
+    uneven: float = 0.0  # deviation of the noise's gain and of its coarse parts, which a walk's errors look like
     t_power: float = 1.0  # t is drawn as the power of a uniform number: above 1 low t come more often
     flip: bool = False
     bf16: bool = False
@@ -65,15 +66,30 @@ def noised(x: Tensor, a: Tensor, noise: Tensor) -> Tensor:
     return (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
 
 
+def draw_noise(x0: Tensor, s: Settings, g: torch.Generator) -> Tensor:
+    """Noise for pictures x0 (N, C, H, W), which the network is to find again.
+
+    In a walk from x_T each error of eps stays in x: as noise that is too strong or too weak, and as a tint. Noise of plain
+    training hardly ever looks so; with ``uneven`` it does, and the network takes such errors out again.
+    """
+    n, c, *size = x0.shape
+    eps = torch.randn(x0.shape, generator=g)
+    if not s.uneven:
+        return eps
+    gain = 1 + s.uneven * torch.randn(n, 1, 1, 1, generator=g)
+    tint, blots = torch.randn(n, c, 1, 1, generator=g), torch.randn(n, c, 4, 4, generator=g)
+    return gain * eps + s.uneven * (tint + nn.functional.interpolate(blots, size, mode="bilinear"))
+
+
 def loss_weights(a: Tensor, weighting: str) -> Tensor:
     """Weights on the squared eps error, for abar a of any shape.
 
-    uniform: 1. p2: 1 / (1 + SNR) = 1 - abar. root: (1 - abar) / sqrt(abar) up to ROOT_LIMIT, which on the squared error of
+    uniform: 1. p2: 1 / (1 + SNR) = 1 - abar. root: (1 - abar) / sqrt(abar) within ROOT_LIMITS, which on the squared error of
     P_t = (x_t - sqrt(1 - abar) eps) / sqrt(abar) is sqrt(abar): high t, where layout is decided, counts for more than in p2.
     """
     if weighting == "uniform":
         return torch.ones_like(a)
-    return 1 - a if weighting == "p2" else ((1 - a) / a.sqrt()).clamp(max=ROOT_LIMIT)
+    return 1 - a if weighting == "p2" else ((1 - a) / a.sqrt()).clamp(*ROOT_LIMITS)
 
 
 def weighted_error(eps: Tensor, target: Tensor, a: Tensor, weighting: str) -> Tensor:
@@ -91,7 +107,7 @@ def plain_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Setti
     """The usual eps-prediction, with the terms ``twin`` and ``skip_drop`` where they are set."""
     x0 = maybe_flip(data.draw(s.batch, g), s, g)
     t = draw_t(s.batch, len(abar), s, g)
-    a, eps = at(abar, t), torch.randn(x0.shape, generator=g)
+    a, eps = at(abar, t), draw_noise(x0, s, g)
     f = unet.encode(noised(x0, a, eps), t.float())
     twins = round(s.twin * s.batch)
     if twins:

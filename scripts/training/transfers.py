@@ -20,7 +20,7 @@ from torch import Tensor
 from diffstyle.hspace import match_norm, slerp
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
 from training.data import Layers
-from training.losses import Settings, at, draw_t, noised, weighted_error
+from training.losses import Settings, at, draw_noise, draw_t, noised, weighted_error
 
 STRIDE = 20  # timesteps of one step of a walk: 50 steps from 999 to 0
 START = (200, 700)  # where walks begin; higher, little is left to tell the colours of S by
@@ -116,7 +116,7 @@ def transfer_loss(unet: HSpaceUNet, data: Layers, abar: Tensor, s: Settings, g: 
 
     x0 = flipped(data.paint(shapes, colours), flips)
     wanted = flipped(data.paint(shapes[partner], colours), flips[partner])
-    a, eps = at(abar, t), torch.randn(x0.shape, generator=g)
+    a, eps = at(abar, t), draw_noise(x0, s, g)
     x = noised(x0, a, eps)
     x[is_walk] = walks.x
     f = unet.encode(x, t.float())

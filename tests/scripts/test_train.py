@@ -13,7 +13,7 @@ import train_ddpm
 from PIL import Image
 from train_ddpm import Trainer, learning_rate
 from training.data import Layers, Pictures, load_data
-from training.losses import Settings, drop_skips, generator, loss_weights, recolour
+from training.losses import Settings, draw_noise, drop_skips, generator, loss_weights, recolour
 from training.transfers import Walks, transfer_loss
 from training.watch import sample
 
@@ -267,4 +267,16 @@ def test_loss_weights() -> None:
     a = torch.tensor([0.99, 0.5, 0.04, 4e-5])
     assert loss_weights(a, "uniform").tolist() == [1, 1, 1, 1]
     assert torch.allclose(loss_weights(a, "p2"), 1 - a)
-    assert torch.allclose(loss_weights(a, "root"), torch.tensor([0.01 / 0.99**0.5, 0.5**0.5, 0.96 / 0.2, 20.0]), rtol=1e-4)
+    assert torch.allclose(loss_weights(a, "root"), torch.tensor([0.1, 0.5**0.5, 0.96 / 0.2, 60.0]), rtol=1e-4)
+
+
+def test_uneven_noise_differs_in_gain_and_tint_as_much_as_it_should() -> None:
+    x0 = torch.zeros(400, 3, 32, 32)
+    even = draw_noise(x0, Settings(), generator(0, 0))
+    assert torch.equal(even, torch.randn(x0.shape, generator=generator(0, 0)))
+
+    eps = draw_noise(x0, Settings(uneven=0.1), generator(0, 0))
+    gain = (eps - eps.mean((2, 3), keepdim=True)).flatten(1).std(1)
+    assert gain.std().item() == pytest.approx(0.1, rel=0.15)
+    tint = eps.mean((2, 3)).std().item()  # the tint itself, the mean of 16 blots and of 1,024 pixels of noise
+    assert tint == pytest.approx((0.1**2 + 0.1**2 / 16 + 1 / 1024) ** 0.5, rel=0.1)
