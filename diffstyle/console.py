@@ -17,7 +17,7 @@ from diffstyle.errors import DiffstyleError, Interrupted, out_of_memory
 log = logging.getLogger("diffstyle")
 # A closed terminal, Ctrl-C, and what kill sends; Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name))
-PATIENCE = 5  # seconds from one signal that is heeded to the next
+PATIENCE = 5.0  # seconds from one signal that is heeded to the next
 
 
 class Lossy:
