@@ -3,15 +3,27 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__.endswith("__main__"):  # a program, not a module of another one: Ctrl-C during its first imports is one line, too
+
+    def interrupted(kind: type[BaseException], *rest: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            os.write(2, b"interrupted\n")
+            os._exit(130)
+        sys.__excepthook__(kind, *rest)
+
+    sys.excepthook = interrupted
+
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
 from diffstyle import flags
-from diffstyle.console import exit_code, lossy_streams
+from diffstyle.console import ending, exit_code, lossy_streams
 from diffstyle.errors import saying
 from diffstyle.settings import Settings
 from diffstyle.version import __version__
@@ -203,14 +215,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (0 done, 1 failed work, 2 wrong usage, 130 or 143 interrupted)."""
 
     def command() -> int:
-        with saying(lambda: "nothing was begun"):
+        args = parse(argv)
+        logging.basicConfig(level=args.verbose, format="%(message)s", stream=sys.stderr, force=True)
+        with ending():
             from diffstyle.commands import work  # brings torch, which wrong flags need not wait for
-
+        with saying(lambda: "nothing was begun"):
             return work(args)
 
     with lossy_streams():
-        args = parse(argv)
-        logging.basicConfig(level=args.verbose, format="%(message)s", stream=sys.stderr, force=True)
         return exit_code(command, "--verbose debug shows where")
 
 

@@ -5,13 +5,13 @@ content, style = diffstyle.invert(model, "content.png"), diffstyle.invert(model,
 results = diffstyle.transfer(model, content, style, gamma=0.4)  # (1, 1, 3, H, W) in [-1, 1]
 """
 
+import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if not (Path(__file__).parent / "models").is_dir():
+if not os.path.isdir(os.path.join(os.path.dirname(__file__), "models")):
     # A checkout where git makes no links (Windows): models, configs and pretrained lie one folder up.
-    __path__.append(str(Path(__file__).resolve().parents[1]))
+    __path__.append(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from diffstyle.version import __version__
 

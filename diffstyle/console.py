@@ -8,14 +8,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
-from diffstyle.errors import DiffstyleError, Interrupted
+from diffstyle.errors import DiffstyleError, Interrupted, out_of_memory
 
 log = logging.getLogger("diffstyle")
 # A closed terminal, Ctrl-C, and what kill sends; Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name))
+PATIENCE = 5.0  # seconds from one signal that is heeded to the next
 
 
 class Lossy:
@@ -87,12 +89,31 @@ def handling(handler: Callable[[int, object], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """``SIGNALS`` raise Interrupted, once: what is being written is finished or removed, not cut off."""
+    """``SIGNALS`` raise Interrupted. Those of the next seconds are ignored, for what is being written to be finished or removed.
+
+    Not those after that: Python drops what is raised where it cleans up ("Exception ignored in").
+    """
+    last = -PATIENCE
 
     def stop(number: int, _: object) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PATIENCE:
+            last = now
+            raise Interrupted(number)
+
+    with handling(stop):
+        yield
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """``SIGNALS`` end the process at once, with one line: for imports, in which what is raised may be dropped or turned round."""
+
+    def stop(number: int, _: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, b"interrupted: nothing was begun\n")
+        os._exit(128 + number)
 
     with handling(stop):
         yield
@@ -106,11 +127,11 @@ def postponed() -> Iterator[list[int]]:
         yield asked
 
 
-def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:
+def exit_code(work: Callable[[], int | None], unforeseen: str = "", memory: str = "use fewer or smaller pictures") -> int:
     """What ``work`` returns (nothing is 0); or, said in one line, what its error stands for: 2 wrong usage, 1 failed work.
 
     129, 130 and 143 are SIGHUP, SIGINT and SIGTERM. An error that nobody has foreseen is raised; with ``unforeseen``, which
-    tells how to see more of it, it is failed work too.
+    tells how to see more of it, it is failed work too. ``memory`` is what to do where memory ran out.
     """
     try:
         with interruptible():
@@ -124,9 +145,12 @@ def exit_code(work: Callable[[], int | None], unforeseen: str = "") -> int:
         print(f"interrupted{so_far}", file=sys.stderr)
         return stop.exit_code
     except Exception as error:
+        log.debug("", exc_info=True)
+        if out_of_memory(error):
+            print(f"error: out of memory: {memory}, or close other programs", file=sys.stderr)
+            return 1
         if not unforeseen:
             raise
-        log.debug("", exc_info=True)
         text = " ".join(str(error).split())[:300]
         print(f"error: {type(error).__name__}: {text} ({unforeseen})", file=sys.stderr)
         return 1

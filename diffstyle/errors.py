@@ -40,6 +40,12 @@ class Interrupted(KeyboardInterrupt):
         self.progress = ""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error means: of the CPU, for which PyTorch has no type of its own, or of a GPU."""
+    said = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")  # the last by cuBLAS and cuDNN
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in str(error).lower() for s in said))
+
+
 @contextmanager
 def saying(progress: Callable[[], str]) -> Iterator[None]:
     """An interruption in here tells ``progress()``, unless it was told how far the work came further inside."""

@@ -75,6 +75,7 @@ def read_bytes(path: Path) -> bytes:
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal digest of a file's bytes. Raises WorkError when it cannot be read."""
+    check_regular(path)
     digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
         with path.open("rb") as file:

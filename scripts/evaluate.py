@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import hashlib
 import importlib.util
 import io
 import json
@@ -35,15 +36,17 @@ from typing import Any
 
 from torch import Tensor
 
-from diffstyle.api import load
 from diffstyle.console import exit_code, lossy_streams
 from diffstyle.errors import UsageError, WorkError, one_line
 from diffstyle.figures import measures, metrics
 from diffstyle.figures.measures import Files, Measure, Sample
-from diffstyle.files import check_regular, file_hash, kind_of, read_bytes, write_whole
-from diffstyle.images import load_image
+from diffstyle.files import check_regular, kind_of, read_bytes, write_whole
+from diffstyle.images import decode, to_tensor
 from diffstyle.model import Model
 from diffstyle.zoo.bounds import SIZE, brief, number
+from diffstyle.zoo.checkpoints import load_model
+from diffstyle.zoo.config import load_config
+from diffstyle.zoo.device import pick_device
 
 LARGEST_RECORD = 100 << 20  # bytes of a run.json: half a million pairs
 Table = Mapping[tuple[str, str], tuple[float, float, float]]  # (measure, variant) to value, low, high
@@ -103,7 +106,10 @@ def check_record(record: dict[str, Any]) -> None:
 
 
 def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
-    """The pairs of a run whose result is there; those that failed are left out."""
+    """The pairs of a run whose result is there; those that failed are left out.
+
+    A result may be a link to a picture elsewhere, as an input may; what else lies in its place is refused when it is read.
+    """
     inputs = [{p["name"]: Path(p["path"]) for p in run[side]} for side in ("contents", "styles")]
     variant = "" if folder == root else folder.name
     pairs = []
@@ -115,7 +121,7 @@ def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
         if not all(isinstance(r[side], str) for side in ("content", "style")):
             raise ValueError(f"a pair of {brief(r['content'])} and {brief(r['style'])}")
         files = (folder / r["result"], inputs[0][r["content"]], inputs[1][r["style"]])
-        if kind_of(files[0]) == "file":
+        if kind_of(files[0]):
             pairs.append(Pair(variant, r["content"], r["style"], plain, files))
     return pairs
 
@@ -124,20 +130,25 @@ def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
 
 
 @functools.lru_cache(64)
-def picture(path: Path, size: int, exif: bool) -> Tensor:
-    """(1, 3, size, size) in [0, 1], read as a run reads its inputs. The same tensor again for a style that many pairs share."""
-    return (load_image(path, size, exif)[None] + 1) / 2
+def picture(path: Path, size: int, exif: bool) -> tuple[Tensor, str]:
+    """(1, 3, size, size) in [0, 1], read as a run reads its inputs, and the digest of the bytes that it was read from.
+
+    The same tensor again for a style that many pairs share.
+    """
+    data = read_bytes(path)
+    return (to_tensor(decode(data, path, size, exif))[None] + 1) / 2, hashlib.sha256(data).hexdigest()
 
 
-def measure(pair: Pair, rows: Sequence[Measure], size: int, exif: bool) -> Sample:
-    """Everything that can be measured of one pair. Raises WorkError if a picture cannot be read."""
-    result, content, style = (picture(f, size, exif and i > 0) for i, f in enumerate(pair.files))
+def measure(pair: Pair, rows: Sequence[Measure], size: int, exif: bool) -> tuple[Sample, list[str]]:
+    """Everything that can be measured of one pair, and its files' digests. Raises WorkError if a picture cannot be read."""
+    pictures = [picture(f, size, exif and i > 0) for i, f in enumerate(pair.files)]
+    result, content, style = (x for x, _ in pictures)
     sample = Sample(pair.variant, pair.content, pair.style)
     for row in rows:
         measures.measure(row, sample, result, content, style)
     if pair.plain:
         sample.values[RECONSTRUCTION.name] = metrics.psnr(result, style).item()
-    return sample
+    return sample, [digest for _, digest in pictures]
 
 
 def estimates(samples: Sequence[Sample], rows: Sequence[Measure]) -> Table:
@@ -183,13 +194,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_whole(path, lambda f: f.write(text.getvalue().encode("utf-8", "backslashreplace")))
 
 
-def image_list(pairs: Sequence[Pair]) -> list[dict[str, object]]:
-    """Every picture that was compared, once, with the digest of its file."""
+def image_list(pairs: Mapping[Pair, Sequence[str]]) -> list[dict[str, object]]:
+    """Every picture that was compared, once, with the digest of what was compared."""
     listed: dict[Path, dict[str, object]] = {}
-    for pair in pairs:
-        for side, path in zip(("result", "content", "style"), pair.files, strict=True):
-            if path not in listed:
-                listed[path] = {"side": side, "variant": pair.variant, "file": path, "sha256": file_hash(path)}
+    for pair, digests in pairs.items():
+        for side, path, digest in zip(("result", "content", "style"), pair.files, digests, strict=True):
+            listed.setdefault(path, {"side": side, "variant": pair.variant, "file": path, "sha256": digest})
     return list(listed.values())
 
 
@@ -236,15 +246,19 @@ def work(args: argparse.Namespace) -> int:
 
     @functools.cache
     def model() -> Model:
-        return load(args.config or record["name"], args.model_path or record.get("path"), args.device)
+        path = args.model_path or record.get("path")  # a record may come from anywhere: nothing that it names is fetched
+        config = load_config(args.config or record["name"], path, download=False)
+        return load_model(config, path, pick_device(args.device), download=False)
 
     rows = measures.build(args.protocol, model, files)
-    samples, pairs, failed = [], [], 0
+    samples, pairs, failed = [], {}, 0
+    picture.cache_clear()  # of another call in this process
     for folder, run in runs:
         for pair in pairs_of(folder, run, args.results_dir):
             try:
-                samples.append(measure(pair, rows, run["model"]["image_size"], run.get("run", {}).get("exif", False)))
-                pairs.append(pair)
+                sample, digests = measure(pair, rows, run["model"]["image_size"], run.get("run", {}).get("exif", False))
+                samples.append(sample)
+                pairs[pair] = digests
             except WorkError as error:
                 print(f"failed: {error}", file=sys.stderr)
                 failed += 1

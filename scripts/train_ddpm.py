@@ -243,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     with lossy_streams():
         args = parse_args(argv)
         logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
-        return exit_code(lambda: work(args))
+        return exit_code(lambda: work(args), memory="lower --batch or take a smaller network")
 
 
 if __name__ == "__main__":

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 import main
+from diffstyle.console import SIGNALS
 from diffstyle.models import build_unet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,21 +96,26 @@ def two_ranks(argv: list[str], log: Path) -> list[int | None]:
     return [wait(child, 240) for child in children]
 
 
-def start(argv: list[str], log: str | Path = os.devnull, **environ: str) -> int:
+def start(argv: list[str], log: str | Path = os.devnull, command: Callable[[list[str]], int] = main.main, **environ: str) -> int:
     """Run a command line in a process of its own, at once: a fork of this one, which has everything imported."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes too early waits for the child's own handlers
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child
+    code = 99
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as where a program begins, whose traceback nobody sees
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.environ.update(environ)
         with open(log, "a", buffering=1) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             sys.stdout = sys.stderr = file
             torch.set_num_threads(1)  # a fork has none of the parent's threads
-            os._exit(main.main(argv))
+            code = command(argv)
     finally:
-        os._exit(99)
+        os._exit(code)
 
 
 def wait(child: int, seconds: float) -> int | None:
@@ -123,3 +132,12 @@ def wait(child: int, seconds: float) -> int | None:
 
 def leftovers(root: Path) -> list[Path]:
     return [p for p in root.rglob("*") if p.suffix == ".tmp"]
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two nests of tensors and numbers are the same to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, list) else bool(a == b)

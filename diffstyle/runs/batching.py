@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from diffstyle.errors import WorkError
+from diffstyle.errors import WorkError, out_of_memory
 from diffstyle.model import Model
 from diffstyle.pipeline import injection
 
@@ -52,14 +52,6 @@ class Batches:
                 continue
             if torch.cuda.is_available():  # after the except block, whose error holds the tensors
                 torch.cuda.empty_cache()
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Of the GPU or of the CPU, where PyTorch has no type of its own for it."""
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    )
 
 
 def default_batch_size(model: Model, processes: int = 1) -> int:

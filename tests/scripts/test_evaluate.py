@@ -156,6 +156,31 @@ def test_a_missing_result_is_left_out_and_a_broken_one_is_told(sweep: Path, caps
     assert capsys.readouterr().err.count("failed: ") == 1
 
 
+def test_links_in_a_results_folder(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture elsewhere is measured as if it lay there; what else a link leads to is told, and nothing waits for it."""
+    assert evaluate.main(command(sweep)) == 0
+    results, before = sorted(sweep.glob("*/result_*.png")), rows_of(sweep)
+    results[0].rename(tmp_path / "elsewhere.png")
+    os.mkfifo(tmp_path / "pipe")
+    for result, target in zip(results, ("elsewhere.png", "pipe", "/dev/zero", "nowhere"), strict=True):
+        result.unlink(missing_ok=True)
+        result.symlink_to(tmp_path / target)
+    capsys.readouterr()
+    assert evaluate.main(command(sweep)) == 1
+    assert rows_of(sweep) == before[:1]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(said) == 2 and all("pipe or device" in line for line in said)
+
+
+def test_a_record_does_not_have_a_model_fetched(sweep: Path) -> None:
+    for path in sweep.glob("*/run.json"):
+        record = json.loads(path.read_text())
+        record["model"] |= {"name": "hf:somebody/something", "path": None}
+        path.write_text(json.dumps(record))
+    assert evaluate.main([str(sweep), "--device", "cpu"]) == 0
+    assert "n/a, hf:somebody/something is not here" in (sweep / "metrics.md").read_text()
+
+
 PARTS: dict[str, object] = {"model": {"image_size": 32, "name": "x"}, "contents": [], "styles": [], "results": [], "settings": {}}
 BROKEN = [
     *("", "{}", "[]", '{"model": {}}'),

@@ -21,6 +21,7 @@ import training.data
 from PIL import Image
 from test_train import TINY, command, layers, pictures  # type: ignore[import-not-found]  # pytest finds it
 
+from batch_tools import equal
 from diffstyle.files import temporary_name
 
 COMMON = ("--batch", "4", "--report_every", "3", "--save_every", "2", "--flip", "--iterations")
@@ -45,15 +46,6 @@ def the_line(capsys: pytest.CaptureFixture[str]) -> str:
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return text.rstrip("\n").split("\n")[-1].split("\r")[-1]
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Whether two nests of tensors and numbers are the same to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, list) else bool(a == b)
 
 
 def assert_same_runs(whole: Path, parts: Path) -> None:
@@ -124,6 +116,23 @@ def test_a_full_disk_keeps_the_last_save(config: Path, data: Path, tmp_path: Pat
     (out / "loss.csv").unlink()
     assert train_ddpm.main(command(config, out, data, *COMMON, "6")) == 0
     assert equal(*(torch.load(tmp_path / name / "ema.pt", weights_only=True) for name in ("whole", "parts")))
+
+
+def test_memory_that_runs_out_keeps_the_last_save(
+    config: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, out = train_ddpm.Trainer.loss, tmp_path / "out"
+
+    def tight(self: train_ddpm.Trainer) -> torch.Tensor:
+        if self.iteration == 3:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return loss(self)
+
+    monkeypatch.setattr(train_ddpm.Trainer, "loss", tight)
+    assert train_ddpm.main(command(config, out, data, *COMMON, "6")) == 1
+    assert the_line(capsys) == "error: out of memory: lower --batch or take a smaller network, or close other programs"
+    assert torch.load(out / "last.pt", weights_only=True)["iteration"] == 2
+    assert {p.name for p in out.iterdir()} == {"ema.pt", "last.pt", "loss.csv", "samples_0000003.png"}
 
 
 def test_what_a_killed_trainer_left_is_removed(config: Path, data: Path, tmp_path: Path) -> None:
