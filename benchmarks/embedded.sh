@@ -25,12 +25,12 @@ teaser() { # README's first picture, pretrained/teaser.png
   "$PYTHON" scripts/figures/fig7_gamma.py --content_dir $avatars/contents/007.png --style_dir $avatars/styles/017.png \
     --values 0,0.2,0.4,0.6 --cell 128 --out "$out/teaser" $figures
 }
-intervals() { # t_edit and t_boost by Asyrp's rule, and the teaser's pair with them, ten timesteps for injections, beside t_edit 200 and 100
+intervals() { # t_edit and t_boost by Asyrp's rule, and the teaser's pair with them from t_0 999, ten timesteps for injections, beside t_edit 200 and 100
   cp pretrained/avatars64.pt "$out/" # what is found is written beside the weights
   "$PYTHON" scripts/intervals.py --model_path "$out/avatars64.pt" --n_images $images --out "$out/intervals"
   local found="import json; r = json.load(open('$out/avatars64.intervals.json')); print(r['t_edit'], r['t_boost'])"
   read -r t_edit t_boost < <("$PYTHON" -c "$found")
-  one_pair --save_dir "$out/intervals/pair" --content_replace_step 10 --sweep "t_edit=$t_edit,200,100" --sweep "t_boost=0,$t_boost"
+  one_pair --save_dir "$out/intervals/pair" --t_0 999 --content_replace_step 10 --sweep "t_edit=$t_edit,200,100" --sweep "t_boost=0,$t_boost"
 }
 attributes() { # README's table, pretrained/README.md's two tables and picture
   "$PYTHON" benchmarks/attributes.py --pairs $pairs --gammas 0 0.5 1 --omegas 0.2 --omega_gamma 1 --t_edit 100 \
