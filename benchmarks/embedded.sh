@@ -22,7 +22,7 @@ quickstart() { # the grid, also pretrained/quickstart_grid.png
 }
 one_pair() { quickstart --content_dir $avatars/contents/007.png --style_dir $avatars/styles/017.png "$@"; }
 teaser() { # README's first picture, pretrained/teaser.png
-  "$PYTHON" scripts/figures/fig7_gamma.py --content_dir $avatars/contents/007.png --style_dir $avatars/styles/017.png \
+  "$PYTHON" scripts/figures/fig7_gamma.py --content_dir $avatars/contents/010.png --style_dir $avatars/styles/021.png \
     --values 0,0.2,0.4,0.6 --cell 128 --out "$out/teaser" $figures
 }
 intervals() { # t_edit and t_boost by Asyrp's rule, and the teaser's pair with them from t_0 999, ten timesteps for injections, beside t_edit 200 and 100
