@@ -13,7 +13,7 @@ COPY pyproject.toml MANIFEST.in README.md LICENSE main.py ./
 COPY diffstyle diffstyle
 COPY models models
 COPY configs configs
-COPY pretrained/avatars64.pt pretrained/zoo.yml pretrained/
+COPY pretrained/avatars64.pt pretrained/avatars64.intervals.json pretrained/zoo.yml pretrained/
 RUN python -m pip install --no-cache-dir --no-deps .
 
 # Checkpoints are kept in a folder that any user may write and that outlives the container when it is mounted.

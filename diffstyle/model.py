@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class ModelConfig:
     beta_schedule: str = "linear"  # diffusion.SCHEDULES
     prediction: str = "eps"  # what the network's output is: diffusion.PREDICTIONS
     checkpoint: str | None = None  # default file, relative to pretrained/
+    settings: Mapping[str, float] = field(default_factory=dict)  # fields of Settings that suit it; nobody takes them unasked
 
 
 @dataclass(frozen=True)

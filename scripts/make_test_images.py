@@ -1,6 +1,6 @@
 """Make every picture of test_images/ again, and LICENSES.md beside them.
 
-    python scripts/make_test_images.py [--out test_images]
+    python scripts/make_test_images.py --out test_images
 
 Four sources, all free: avatars of seed 2 (scripts/make_avatars.py), pictures that lie inside the scikit-image and
 matplotlib packages, textures computed here, and portraits drawn once by scripts/draw_portraits.mjs.

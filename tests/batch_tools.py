@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,13 +78,25 @@ def results(folder: Path) -> dict[str, np.ndarray]:
     return {str(p.relative_to(folder)): np.asarray(Image.open(p)).astype(int) for p in files}
 
 
-def torchrun(argv: list[str], **environ: str) -> subprocess.Popen[str]:
+def torchrun(argv: list[str]) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py", *argv]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environ}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def start(argv: list[str], command: Callable[[list[str]], int] = main.main) -> int:
+def two_ranks(argv: list[str], log: Path) -> list[int | None]:
+    """The exit codes of a command line in two processes that are told what torchrun tells, but are forks; ``log`` has what
+    they say."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    common |= {"MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    children = [start(argv, log, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    return [wait(child, 240) for child in children]
+
+
+def start(argv: list[str], log: str | Path = os.devnull, command: Callable[[list[str]], int] = main.main, **environ: str) -> int:
     """Run a command line in a process of its own, at once: a fork of this one, which has everything imported."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes too early waits for the child's own handlers
     child = os.fork()
@@ -94,11 +107,13 @@ def start(argv: list[str], command: Callable[[list[str]], int] = main.main) -> i
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # as where a program begins, whose traceback nobody sees
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), 1)
-            os.dup2(null.fileno(), 2)
-        torch.set_num_threads(1)  # a fork has none of the parent's threads
-        code = command(argv)
+        os.environ.update(environ)
+        with open(log, "a", buffering=1) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            sys.stdout = sys.stderr = file
+            torch.set_num_threads(1)  # a fork has none of the parent's threads
+            code = command(argv)
     finally:
         os._exit(code)
 

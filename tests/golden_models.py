@@ -135,3 +135,8 @@ def relative(ours: Tensor | np.ndarray, theirs: Tensor | np.ndarray) -> float:
     """max |ours - theirs| / max |theirs|"""
     a, b = np.asarray(ours), np.asarray(theirs)
     return float(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
+
+
+def levels(x: np.ndarray) -> np.ndarray:
+    """The picture (H, W, 3) that the official code saves of a result x (3, H, W), in levels from 0 to 255."""
+    return np.clip((x.squeeze() + 1) / 2 * 255 + 0.5, 0, 255).astype(np.uint8).astype(int).transpose(1, 2, 0)

@@ -42,8 +42,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("diffstyle", "models", "configs"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "pretrained").mkdir()
-    for name in ("avatars64.pt", "zoo.yml", "README.md"):
+    for name in ("avatars64.pt", "avatars64.intervals.json", "zoo.yml", "README.md"):
         shutil.copy(ROOT / "pretrained" / name, folder / "pretrained")
+    shutil.copytree(ROOT / "pretrained/metrics", folder / "pretrained/metrics")
     return folder
 
 
@@ -72,7 +73,8 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     walk = os.walk(ROOT / "diffstyle", followlinks=True)
     seen = {Path(folder, name).relative_to(ROOT).as_posix() for folder, _, names in walk for name in names}
     expected = {name for name in seen if "/pretrained/" not in name and "__pycache__" not in name}
-    expected |= {"diffstyle/pretrained/avatars64.pt", "diffstyle/pretrained/zoo.yml"}
+    expected |= {f"diffstyle/pretrained/{name}" for name in ("avatars64.pt", "avatars64.intervals.json", "zoo.yml")}
+    expected |= {f"diffstyle/pretrained/metrics/{path.name}" for path in (ROOT / "pretrained/metrics").iterdir()}
     assert contents(wheel) == expected
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("diffstyle/__main__.py") == (ROOT / "main.py").read_bytes()
@@ -123,6 +125,8 @@ def test_the_installed_command_runs_from_any_folder(editable: bool, sources: Pat
     code = """
 import importlib.util, diffstyle
 print(diffstyle.__version__, diffstyle.__file__, diffstyle.load("avatars", device="cpu").path)
+from diffstyle.figures.faces import read_weights
+assert read_weights("face_expression"), "the networks of evaluate.py --protocol faces"
 print(*(name for name in ("models", "configs", "main") if importlib.util.find_spec(name)))
 """
     found, strangers = call(python, "-c", code, cwd=tmp_path).split("\n")[:2]

@@ -31,6 +31,16 @@ LISTS: dict[str, tuple[type[int] | type[float], float, float]] = {  # of at most
     "attn_resolutions": (int, 1, 4096),
     "attention_resolutions": (int, 1, 4096),
 }
+SETTINGS: dict[str, tuple[type[int] | type[float], float, float]] = {  # fields of diffstyle.Settings that a config may advise
+    "gamma": (float, 0, 1),
+    "omega": (float, 0, 10),
+    "t_edit": (int, 0, 10_000),
+    "t_boost": (int, 0, 10_000),
+    "t_0": (int, 1, 9_999),
+    "n_inv": (int, 2, 10_000),
+    "n_gen": (int, 2, 10_000),
+    "content_replace_step": (int, 0, 10_000),
+}
 LEVELS = 10
 SIZE = (int, 8, 4096)
 TIMESTEPS = (int, 1, 10_000)

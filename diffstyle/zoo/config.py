@@ -16,7 +16,7 @@ from diffstyle.diffusion import PREDICTIONS, SCHEDULES
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.model import ModelConfig
 from diffstyle.models import FAMILIES
-from diffstyle.zoo.bounds import SIZE, brief, check_architecture, number
+from diffstyle.zoo.bounds import SETTINGS, SIZE, brief, check_architecture, number
 from diffstyle.zoo.documents import read_yaml
 from diffstyle.zoo.folders import architecture_beside, check_schedule, describe
 from diffstyle.zoo.hub import fetch_hub, is_hub
@@ -56,6 +56,7 @@ KNOWN_KEYS: dict[str, set[str]] = {
     "diffusion": {"beta_schedule", "beta_start", "beta_end", "num_diffusion_timesteps", "prediction"},
     "sampling": set(),
     "checkpoint": set(),
+    "settings": set(SETTINGS),
 }
 
 
@@ -113,9 +114,11 @@ def beside(model_path: str | Path | None) -> str | Path | None:
 
 def read_config(name: str, family: str, raw: dict[str, Any]) -> ModelConfig:
     """The sections of a config, whose keys are known ones. Raises ValueError that says what is wrong."""
-    data, model, diffusion, checkpoint = raw["data"], raw["model"], raw.get("diffusion") or {}, raw.get("checkpoint")
-    if not isinstance(diffusion, dict):
-        raise ValueError(f"the section diffusion is {brief(diffusion)}, it must hold keys and values")
+    data, model, checkpoint = raw["data"], raw["model"], raw.get("checkpoint")
+    diffusion, settings = (raw.get(section) or {} for section in ("diffusion", "settings"))
+    for section, held in (("diffusion", diffusion), ("settings", settings)):
+        if not isinstance(held, dict):
+            raise ValueError(f"the section {section} is {brief(held)}, it must hold keys and values")
     if checkpoint is not None and not isinstance(checkpoint, str):
         raise ValueError(f"checkpoint is {brief(checkpoint)}, it must be the name of a file")
     size = number("image_size", data.get("image_size", 256), *SIZE)
@@ -139,6 +142,7 @@ def read_config(name: str, family: str, raw: dict[str, Any]) -> ModelConfig:
         family=family,
         architecture=check_architecture(family, size, network),
         checkpoint=checkpoint,
+        settings={key: number(key, value, *SETTINGS[key]) for key, value in settings.items()},
         **check_schedule(schedule),
     )
 

@@ -9,7 +9,9 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHON
 make_one() {
   name="$1"
   shift
-  "$PYTHON" "scripts/figures/$name.py" "$@" 2>&1 | sed "s/^/$name: /"
+  SECONDS=0
+  "$PYTHON" "scripts/figures/$name.py" "$@" 2>&1 | sed "s/^/$name: /" || return
+  echo "$name: made in $SECONDS s"
 }
 export -f make_one
 printf '%s\0' table1 fig7_gamma user_study fig8_calibration fig10_art fig11_t_edit walls local_mixing fig5_blends \

@@ -6,12 +6,14 @@ import argparse
 import csv
 import functools
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,10 +27,11 @@ from diffstyle.figures.measures import Measure, Sample
 from diffstyle.figures.table import Cell, table
 from diffstyle.files import open_folder, write_whole
 from diffstyle.images import load_image, save_png, to_image
-from diffstyle.model import Model
+from diffstyle.model import Model, ModelConfig
 from diffstyle.pipeline import Inverted
 from diffstyle.runs.inputs import list_images
 from diffstyle.settings import Settings
+from diffstyle.steps import event_timesteps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 AVATARS = ROOT / "test_images/avatars"
 MEASURES = ("edges_to_content", "perceptual_to_content_lite0", "histogram_to_style", "gram_to_style_lite0")
+# For a model whose config says nothing: the paper's settings, but for the steps, of which the paper takes 1000.
+PAPER: Mapping[str, float] = {"gamma": 0.3, "omega": 0.0, "t_edit": 400, "t_boost": 0, "n_inv": 50, "n_gen": 50,
+                              "content_replace_step": 50, "t_0": 999}  # fmt: skip
 Row = Mapping[str, str | float]
 Variants = Mapping[str, Settings]  # label of the column -> settings
 Results = Mapping[str, Tensor]  # label of the column -> (C, S, 3, H, W)
@@ -47,13 +53,14 @@ class Bench:
     """A model and inverted pictures; every variant of the settings reads the same inversions."""
 
     model: Model
-    settings: Settings  # of the command line; variants change some of them
+    settings: Settings  # of the command line and the config; variants change some of them
     contents: Tensor  # (C, 3, H, W) in [-1, 1]
     styles: Tensor  # (S, 3, H, W)
     content: Inverted
     style: Inverted
     batch_size: int
     out: Path
+    cell: int  # side of a picture in the figure, pixels; 0 is the table's choice
 
 
 # ---- arguments ---------------------------------------------------------------------------------------------------
@@ -69,15 +76,12 @@ def parser(doc: str | None, contents: int = 3, styles: int = 3, folder: Path = A
     p.add_argument("--style_dir", type=Path, default=folder)
     p.add_argument("--n_contents", type=int, default=contents)
     p.add_argument("--n_styles", type=int, default=styles)
-    p.add_argument("--n_inv", type=int, default=50)
-    p.add_argument("--n_gen", type=int, default=50)
-    p.add_argument("--content_replace_step", type=int, default=50)
-    p.add_argument("--gamma", type=float, default=0.6)
-    p.add_argument("--omega", type=float, default=0.0)
-    p.add_argument("--t_edit", type=int, default=200, help="the embedded model's; 400 for the paper's models")
-    p.add_argument("--t_boost", type=int, default=0)
+    for name in PAPER:
+        kind = type(getattr(Settings(), name))
+        p.add_argument(f"--{name}", type=kind, help=f"default: the config's section settings, else {PAPER[name]}")
     p.add_argument("--mask", default="", help="box, a picture, or x0,y0,x1,y1 in fractions")
     p.add_argument("--batch_size", type=int, default=6)
+    p.add_argument("--cell", type=int, default=0, help="side of a picture in the figure, in pixels")
     p.add_argument("--out", type=Path, default=ROOT / "results/figures")
     return p
 
@@ -98,11 +102,16 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
 # ---- pictures ----------------------------------------------------------------------------------------------------
 
 
+def settings_of(args: argparse.Namespace, config: ModelConfig) -> Settings:
+    """What is said, else what the model's config says, else the paper's."""
+    said = {name: value for name in PAPER if (value := getattr(args, name)) is not None}
+    return Settings(**{**PAPER, **config.settings, **said}, mask=args.mask)  # type: ignore[arg-type]
+
+
 def start(args: argparse.Namespace) -> Bench:
     """Load model and pictures and invert them. Raises DiffstyleError."""
-    s = Settings(gamma=args.gamma, omega=args.omega, t_edit=args.t_edit, t_boost=args.t_boost, n_inv=args.n_inv,
-                 n_gen=args.n_gen, content_replace_step=args.content_replace_step, mask=args.mask)  # fmt: skip
     model = load(args.config, args.model_path, args.device)
+    s = settings_of(args, model.config)
     open_folder(args.out, "--out")
     sides = []
     for folder, flag, n in ((args.content_dir, "--content_dir", args.n_contents), (args.style_dir, "--style_dir", args.n_styles)):
@@ -110,7 +119,7 @@ def start(args: argparse.Namespace) -> Bench:
         inverted = diffstyle.invert(model, paths, args.batch_size, **asdict(s))
         sides.append((torch.stack([load_image(p, model.config.image_size) for p in paths]), inverted))
     (contents, content), (styles, style) = sides
-    return Bench(model, s, contents, styles, content, style, args.batch_size, args.out)
+    return Bench(model, s, contents, styles, content, style, args.batch_size, args.out, args.cell)
 
 
 def transfer(bench: Bench, s: Settings) -> Tensor:
@@ -128,7 +137,7 @@ def compare(bench: Bench, results: Results, title: str, shown: int = 3) -> Image
     for i in range(min(shown, len(bench.contents), len(bench.styles))):
         inputs = [to_image(bench.contents[i]), to_image(bench.styles[i])]
         rows.append([*inputs, *(to_image(x[i, i]) for x in results.values())])
-    return table(rows, column_labels=["content", "style", *results], title=title)
+    return table(rows, column_labels=["content", "style", *results], title=title, cell=bench.cell)
 
 
 def grid(bench: Bench, results: Tensor) -> list[list[Cell]]:
@@ -180,9 +189,14 @@ def summary(samples: Sequence[Sample], rows: Sequence[Measure] | None = None) ->
     for variant in dict.fromkeys(s.variant for s in samples):
         own = [s for s in samples if s.variant == variant]
         found = [measures.estimate(row, own, others) for row in rows]
-        cells = [f" {cell[0]:.3g} [{cell[1]:.3g}, {cell[2]:.3g}] |" if cell else " n/a |" for cell in found]
+        cells = [f" {cell[0]:.3g}{between(*cell[1:])} |" if cell else " n/a |" for cell in found]
         lines.append(f"| {variant} |" + "".join(cells))
     return "\n".join([*lines, *(f"\n{row.name}: n/a, {row.reason}" for row in rows if row.reason)])
+
+
+def between(low: float, high: float) -> str:
+    """An interval; nothing where a measure of whole sets has too few pictures for one."""
+    return "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
 
 
 def curves(samples: Sequence[Sample], values: Sequence[float], label: str) -> Figure:
@@ -242,16 +256,23 @@ def save(out: Path, name: str, sheet: Image.Image | None, rows: Sequence[Row], t
         print(out / f"{name}.png")
 
 
+def spread(s: Settings, n: int = 5) -> list[int]:
+    """At most ``n`` of the timesteps at which content may be injected, from the noisiest down to 0."""
+    events = event_timesteps(s.n_gen, s.content_replace_step, s.t_0)
+    return [events[i] for i in sorted({round(i) for i in np.linspace(0, len(events) - 1, n)}, reverse=True)]
+
+
 def sweep(name: str, doc: str | None, key: str, values: str, symbol: str, title: str, argv: list[str] | None) -> None:
     """A figure that varies one setting: NAME.png (pictures), NAME_curves (plot), NAME.csv, NAME.md."""
     p = parser(doc)
-    p.add_argument("--values", default=values)
+    p.add_argument("--values", default=values, help="" if values else "default: five of the timesteps at which h is looked at")
     args = p.parse_args(argv)
     kind = type(getattr(Settings(), key))
-    given = [kind(value) for value in numbers(args.values, "--values")]
+    said = numbers(args.values, "--values") if args.values else []
     bench = start(args)
+    given = [kind(value) for value in said or spread(bench.settings)]
     variants = {f"{symbol} = {value:g}": replace(bench.settings, **{key: value}) for value in given}
     results = transfer_each(bench, variants)
     samples = measure_each(bench, results)
-    save(args.out, name, compare(bench, results, title.format(**vars(args))), as_rows(samples), summary(samples))
+    save(args.out, name, compare(bench, results, title.format(**asdict(bench.settings))), as_rows(samples), summary(samples))
     save_plot(args.out, f"{name}_curves", curves(samples, given, symbol))

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     bench = start(args)
     results = transfer(bench, bench.settings)
     samples = measure(bench, results, "art")
-    title = f"artistic references, γ = {args.gamma:g}, t_edit {args.t_edit}"
+    title = f"artistic references, γ = {bench.settings.gamma:g}, t_edit {bench.settings.t_edit}"
     sheet = table(grid(bench, results), row_title="content", column_title="style", title=title)
     save(args.out, "fig10_art", sheet, as_rows(samples), summary(samples))
 

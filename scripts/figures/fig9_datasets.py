@@ -2,7 +2,7 @@
 """Figure 9: style mixing with every model: contents down, styles across, for each config whose checkpoint is here.
 
     python scripts/figures/fig9_datasets.py                              # all that are present
-    python scripts/figures/fig9_datasets.py --config afhq.yml --t_edit 400 --n_gen 1000 --content_dir my/dogs --style_dir my/dogs
+    python scripts/figures/fig9_datasets.py --config afhq.yml --n_gen 1000 --content_dir my/dogs --style_dir my/dogs
 
 Takes half a minute for the embedded model and minutes a pair for a 256x256 one on a CPU; seconds a pair on a GPU.
 To be seen: every row shows its content's shape, every column its style's colours, on every domain. A config without a

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Local mixing (section 3.4 and the project page): content injected through a mask.
 
-    python scripts/figures/local_mixing.py --config celeba.yml --t_edit 400 --content_dir my/faces --style_dir my/styles
+    python scripts/figures/local_mixing.py --config celeba.yml --content_dir my/faces --style_dir my/styles
 
 Takes a minute and a half with the embedded model, a quarter of an hour on a GPU with a 256x256 one.
 To be seen: only the masked part takes the content's shape. The CSV's change_inside and change_outside are the mean change
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     plain = transfer(bench, replace(bench.settings, gamma=0))
     samples = measure_each(bench, results)
     more = [row for label, mask in MASKS.items() for row in changes(bench, results[label], plain, mask)]
-    sheet = compare(bench, results, f"injection through a mask, γ = {args.gamma:g}, norms matched")
+    sheet = compare(bench, results, f"injection through a mask, γ = {bench.settings.gamma:g}, norms matched")
     save(args.out, "local_mixing", sheet, as_rows(samples, more), summary(samples))
 
 

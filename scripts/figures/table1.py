@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Table 1: FID, ID and Gram of replace, lerp and slerp, without and with style calibration.
 
-    python scripts/figures/table1.py --config celeba.yml --t_edit 400 --gamma 0.3 --n_gen 1000 --n_contents 100 --n_styles 100 \\
+    python scripts/figures/table1.py --config celeba.yml --gamma 0.3 --n_gen 1000 --n_contents 100 --n_styles 100 \\
         --content_dir my/faces --style_dir my/faces --identity arcface.pt --inception inception-2015-12-05.pt
 
 The paper prints FID / ID / Gram: replace 49.94 / .3581 / .0415, lerp 36.89 / .4040 / .0318, slerp 32.09 / .4390 / .0310.
@@ -36,7 +36,7 @@ def order(samples: Sequence[Sample], row: Measure, variants: Sequence[str]) -> s
 
 def main(argv: list[str] | None = None) -> None:
     p = parser(__doc__, contents=4, styles=4)
-    p.set_defaults(omega=0.3)
+    p.set_defaults(gamma=0.5, omega=0.3)  # at gamma 1 lerp is replace
     p.add_argument("--identity", type=Path, help="face recogniser as TorchScript")
     p.add_argument("--inception", type=Path, help="inception-2015-12-05.pt")
     args = p.parse_args(argv)
@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     samples = [sample for label, x in results.items() for sample in measure(bench, x, label, rows)]
     orders = [order(samples, row, list(variants)[k : k + 3]) for row in rows for k in (0, 3)]
     text = "\n".join([summary(samples, rows), "", "Worst to best:", "", *(f"- {line}" for line in orders if line)])
-    sheet = compare(bench, results, f"replace, lerp, slerp at γ = {args.gamma:g}, without and with calibration", shown=4)
+    title = f"replace, lerp, slerp at γ = {bench.settings.gamma:g}, without and with calibration"
+    sheet = compare(bench, results, title, shown=4)
     save(args.out, "table1", sheet, as_rows(samples), text)
 
 

@@ -6,8 +6,8 @@ avatars, so for them the answers can be computed: benchmarks/attributes.py compa
 With --photographs the small networks of diffstyle/figures/faces.py say to which side a result is nearer. What neither can tell
 is n/a.
 
-    python scripts/figures/user_study.py --pairs 100 --gamma 0.4
-    python scripts/figures/user_study.py --photographs --config celeba.yml --t_edit 400 --n_contents 20 --n_styles 20 \\
+    python scripts/figures/user_study.py --pairs 100
+    python scripts/figures/user_study.py --photographs --config celeba.yml --n_contents 20 --n_styles 20 \\
         --n_gen 1000 --content_dir my/faces --style_dir my/faces
 
 Takes a minute and a half with the embedded model (24 pairs), two hours on a GPU for the 400 pairs above.
@@ -23,11 +23,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from common import ROOT, Row, measure, parser, plots, run, save, save_plot, start, transfer
+from common import ROOT, Row, measure, parser, plots, run, save, save_plot, settings_of, start, transfer
 from diffstyle.errors import WorkError
 from diffstyle.figures import measures
 from diffstyle.figures.metrics import bootstrap
 from diffstyle.files import open_folder
+from diffstyle.settings import Settings
+from diffstyle.zoo.config import load_config
 
 # attribute, whom it follows, per cent of the answers in the paper, our measure (positive: it does)
 ASKED = (
@@ -42,11 +44,13 @@ ASKED = (
 Pairs = Sequence[Mapping[str, str | float]]
 
 
-def of_avatars(args: argparse.Namespace) -> Pairs:
+def of_avatars(args: argparse.Namespace, s: Settings) -> Pairs:
     """What benchmarks/attributes.py says of each held-out pair."""
     command = [sys.executable, str(ROOT / "benchmarks/attributes.py"), "--config", args.config, "--pairs", str(args.pairs),
-               "--gammas", str(args.gamma), "--omegas", "--n_inv", str(args.n_inv), "--n_gen", str(args.n_gen),
-               "--t_edit", str(args.t_edit), "--out", str(args.out)]  # fmt: skip
+               "--gammas", *([] if s.omega else [str(s.gamma)]), "--omegas", *([str(s.omega)] if s.omega else []),
+               "--omega_gamma", str(s.gamma), "--out", str(args.out)]  # fmt: skip
+    for name in ("n_inv", "n_gen", "t_edit", "content_replace_step", "t_0"):
+        command += [f"--{name}", str(getattr(s, name))]
     if args.model_path:
         command += ["--model_path", args.model_path]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -76,7 +80,8 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--photographs", action="store_true", help="--content_dir and --style_dir hold upright faces that fill them")
     args = p.parse_args(argv)
     open_folder(args.out, "--out")
-    pairs = of_photographs(args) if args.photographs else of_avatars(args)
+    s = settings_of(args, load_config(args.config, args.model_path))
+    pairs = of_photographs(args) if args.photographs else of_avatars(args, s)
 
     rows: list[Row] = []
     lines = ["| attribute | follows | paper, % of answers | we, % of pairs [95 %] | pairs |", "|---|---|---|---|---|"]
@@ -85,18 +90,22 @@ def main(argv: list[str] | None = None) -> None:
         follows = [float(value > 0) for _, value in judged]
         contents, styles = ([str(pair[key]) for pair, _ in judged] for key in ("content", "style"))
         share, low, high = (100 * x for x in bootstrap(follows, contents, styles)) if follows else (math.nan,) * 3
-        seen = f"{share:.0f} [{low:.0f}, {high:.0f}]" if follows else "n/a"
+        cell = f"{share:.0f} [{low:.0f}, {high:.0f}]" if follows else "n/a"
         rows.append({"attribute": attribute, "follows": side, "paper_percent": said, "pairs": len(follows),
                      "we_see_percent": share, "low": low, "high": high})  # fmt: skip
-        lines.append(f"| {attribute} | {side} | {said or 'not asked'} | {seen} | {len(follows)} |")
+        lines.append(f"| {attribute} | {side} | {said or 'not asked'} | {cell} | {len(follows)} |")
     save(args.out, "user_study", None, rows, "\n".join(lines))
 
     figure, (axis,) = plots(1, 1, width=7.5, height=3)
-    attributes = [str(row["attribute"]) for row in rows]
-    axis.barh(attributes, [float(row["we_see_percent"]) for row in rows], label="we, % of pairs")
-    axis.plot([float(row["paper_percent"] or "nan") for row in rows], attributes, "kD", label="paper, % of answers")
-    axis.set(xlim=(0, 100), title=f"attributes that follow the expected side, γ = {args.gamma:g}")
-    axis.legend()
+    places, seen = range(len(rows)), [float(row["we_see_percent"]) for row in rows]
+    axis.barh(places, [0 if math.isnan(share) else share for share in seen], label="we, % of pairs")
+    axis.plot([float(row["paper_percent"] or "nan") for row in rows], places, "kD", label="paper, % of answers", clip_on=False)
+    for place in (i for i in places if math.isnan(seen[i])):
+        axis.text(1, place, "n/a", va="center")
+    axis.set_yticks(places, [str(row["attribute"]) for row in rows])
+    axis.invert_yaxis()  # in the table's order
+    axis.set(xlim=(0, 100), title=f"attributes that follow the expected side, γ = {s.gamma:g}")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
     save_plot(args.out, "user_study", figure)
 
 

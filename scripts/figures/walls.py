@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The project page's walls of videos: every content in every style while gamma rises from 0.
 
-    python scripts/figures/walls.py --config afhq.yml --t_edit 400 --t_boost 200 --gamma 0.3 --n_contents 2 --n_styles 3 \\
+    python scripts/figures/walls.py --config afhq.yml --t_boost 200 --gamma 0.3 --n_contents 2 --n_styles 3 \\
         --n_gen 1000 --content_dir my/dogs --style_dir my/dogs                                    # the AFHQ wall, 2 x 3
     python scripts/figures/walls.py --config celeba.yml --mask box ... --name walls_mask          # masked CelebA-HQ, 2 x 3
     python scripts/figures/walls.py --config celeba.yml --style_dir my/paintings --n_styles 8 ... --name walls_art     # 2 x 8
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--name", default="walls")
     args = p.parse_args(argv)
     bench = start(args)
-    gammas = [args.gamma * i / max(1, args.frames - 1) for i in range(args.frames)]
+    gammas = [bench.settings.gamma * i / max(1, args.frames - 1) for i in range(args.frames)]
     results = transfer_each(bench, {f"γ = {gamma:.2f}": replace(bench.settings, gamma=gamma) for gamma in gammas})
     sheets = [table(grid(bench, x), row_title="content", column_title="style", title=label) for label, x in results.items()]
     save_animation(args.out / f"{args.name}.gif", sheets, seconds=0.4)

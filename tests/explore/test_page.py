@@ -152,7 +152,7 @@ def test_the_command_that_is_copied_makes_the_picture_that_is_shown(page: Page) 
     page.open()
     second = page.find("#contents button.thumbnail-item[aria-label^='Thumbnail 2']")
     assert "--content_dir c/c01.png" in page.after(second.click)
-    assert "--gamma 0.45 " in page.after(lambda: page.slider("gamma").send_keys(keys().ARROW_RIGHT))
+    assert "--gamma 0.35 " in page.after(lambda: page.slider("gamma").send_keys(keys().ARROW_RIGHT))
 
     page.button("Brush a mask").click()
     cells = page.browser.find_elements("css selector", "#stage .cells button")
@@ -267,11 +267,11 @@ def test_on_a_phone(page: Page) -> None:
 
 def test_the_types_that_the_record_tells_apart(page: Page) -> None:
     """A browser says 0 where the command line says 0.0."""
-    from diffstyle.explore.page import START, settings_of
+    from diffstyle.explore.page import PAPER, settings_of
 
-    assert settings_of("", 0, 0, 400.0, 0.0, "official", "abm3", 24.0, 1000, None) == Settings(
+    assert settings_of(PAPER, "", 0, 0, 400.0, 0.0, "official", "abm3", 24.0, 1000, None) == Settings(
         gamma=0.0, omega=0.0, n_inv=1000, n_gen=1000, solver="abm3", nfe=24, seed=0
     )
-    for value in (START, settings_of("", 1, 0, 400.0, 0.0, "official", "abm3", 24.0, 1000, 3)):
+    for value in (PAPER, settings_of(PAPER, "", 1, 0, 400.0, 0.0, "official", "abm3", 24.0, 1000, 3)):
         assert all(type(getattr(value, name)) is type(getattr(Settings(), name)) for name in vars(value))
     assert "--gamma 1.0 " in page.desk.given.command(Wish(Path("a"), Path("b"), value))

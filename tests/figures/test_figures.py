@@ -151,7 +151,7 @@ def test_a_wall_moves(base: list[str], tmp_path: Path) -> None:
     rows = make("walls", [*base, "--frames", "3", "--mask", "box"])
     with Image.open(tmp_path / "out/walls.gif") as wall:
         assert getattr(wall, "n_frames", 1) == 3
-    assert [row["variant"] for row in rows[::4]] == ["γ = 0.00", "γ = 0.30", "γ = 0.60"]
+    assert [row["variant"] for row in rows[::4]] == ["γ = 0.00", "γ = 0.15", "γ = 0.30"]
 
 
 def test_the_user_study_counts_what_follows(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

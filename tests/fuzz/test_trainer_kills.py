@@ -64,7 +64,7 @@ def test_kills_of_the_trainer(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     make_data(data, kind)
     argv = ["--config", str(config), "--data", str(data), *COMMON.split(), *OPTIONS[kind].split(), "--out"]
     begin = time.monotonic()
-    assert wait(start([*argv, str(whole)], train_ddpm.main), 120) == 0
+    assert wait(start([*argv, str(whole)], command=train_ddpm.main), 120) == 0
     seconds, truth = time.monotonic() - begin, content(whole)
     losses = (whole / "loss.csv").read_text().splitlines()
     assert set(truth) == {"ema.pt", "last.pt", "loss.csv", *(f"samples_{i:07d}.png" for i in (4, 8))} and len(losses) == 3
@@ -75,7 +75,7 @@ def test_kills_of_the_trainer(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     seen: Counter[str] = Counter()
     done, code = 0, None
     while done < kills or code != 0:  # the last kill is gone on from, too
-        child = start([*argv, str(parts)], train_ddpm.main)
+        child = start([*argv, str(parts)], command=train_ddpm.main)
         code = wait(child, rng.uniform(0, seconds * rng.choice([0.2, 0.6, 1.0])) if done < kills else 120)
         if code is None:
             number = next(signals)

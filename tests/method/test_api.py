@@ -1,9 +1,7 @@
-"""The Python API, and the README's example."""
+"""The Python API."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ import torch
 import diffstyle
 from golden_models import GOLDEN, golden_model
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK: dict[str, Any] = {"n_inv": 5, "n_gen": 5, "content_replace_step": 5, "gamma": 0.5}
 
 
@@ -49,16 +46,3 @@ def test_wrong_calls() -> None:
         diffstyle.stylize(model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), solver="magic")
     with pytest.raises(TypeError, match="gama"):
         diffstyle.stylize(model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), gama=0.2)
-
-
-def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's Python block, as it stands there."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert len(blocks) == 1
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "test_images").symlink_to(ROOT / "test_images")
-    names: dict[str, Any] = {}
-    exec(compile(blocks[0], "README.md", "exec"), names)
-    assert [tuple(x.shape) for x in names["results"]] == 3 * [(1, 1, 3, 64, 64)]
-    first, _, last = names["results"]
-    assert (first - last).abs().max() > 0.05  # gamma does something

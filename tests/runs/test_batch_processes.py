@@ -14,20 +14,20 @@ import pytest
 import torch
 
 import main
-from batch_tools import leftovers, make_tiny, pictures, results, start, torchrun, wait
+from batch_tools import leftovers, make_tiny, pictures, results, start, torchrun, two_ranks, wait
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.runs import workers
 from diffstyle.runs.workers import Share, find_share, join
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 50
+KILLS = 25
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_kill_9_at_random_moments(tmp_path: Path, batch_size: int) -> None:
-    """24 pairs, killed 50 times in all and resumed each time: the same files as without, nothing half, nothing left over.
+    """24 pairs, killed 25 times in all and resumed each time: the same files as without, nothing half, nothing left over.
 
     Whenever a run gets through it is checked and begun anew. At batch size 1 pictures are equal byte for byte.
     """
@@ -83,34 +83,27 @@ def ranks_of(parent: int) -> list[int]:
 def test_torchrun(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, contents=4, styles=6)
     (tmp_path / "c" / "bad.png").write_bytes(b"no picture")
-    tiny.extra = ["--batch_size", "1"]
+    tiny.extra = ["--batch_size", "1", "--n_gen", "100"]
     assert main.main(tiny.argv("--save_dir", f"{tmp_path}/alone", "--cache_dir", f"{tmp_path}/cache1")) == 1
-    alone = pictures(tmp_path / "alone")
 
     # One rank is killed in the middle of a long run: torchrun ends the other, whose pictures stay.
-    long = tiny.argv("--n_gen", "300", "--save_dir", f"{tmp_path}/long")
-    process = torchrun(long)
-    out, deadline = tmp_path / "long", time.monotonic() + 120
-    while len(results(out)) < 4:
+    process = torchrun(tiny.argv())
+    deadline = time.monotonic() + 120
+    while len(results(tiny.out)) < 4:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
     os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "interrupted: " in said and "of this process (0 of 2)" in said
-    assert 4 <= len(results(out)) < 24
+    assert 4 <= len(results(tiny.out)) < 24
 
-    # The re-run finishes the rest; the failure of one input is told once, by the first.
-    process = torchrun(long)
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 1 and said.count("failed: ") == 1 and len(results(out)) == 24
-    record = json.loads((out / "run.json").read_text())
-    assert record["done"] + record["kept"] == 24 and record["kept"] >= 4 and not leftovers(tmp_path)
-
-    # And the same pictures as one process makes, without a cache folder.
-    (tmp_path / "c" / "bad.png").write_bytes(b"no picture")
-    process = torchrun(tiny.argv("--no_cache"))
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 1 and pictures(tiny.out) == alone and not leftovers(tmp_path), said
+    # The re-run, now without a cache folder, finishes the rest; the failure of one input is told once, by the first. Those of
+    # both runs are the pictures that one process makes.
+    assert two_ranks(tiny.argv("--no_cache"), tmp_path / "log") == [1, 0]  # the first reports
+    assert (tmp_path / "log").read_text().count("failed: ") == 1
+    record = json.loads((tiny.out / "run.json").read_text())
+    assert record["done"] + record["kept"] == 24 and record["kept"] >= 4
+    assert pictures(tiny.out) == pictures(tmp_path / "alone") and not leftovers(tmp_path)
 
 
 # ---- without processes -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_tools import error_line, pixels, run
+from cli_tools import error_line, pixels, run, words_of
 from PIL import Image
 
 import diffstyle
@@ -51,8 +51,10 @@ def test_outputs(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[
     assert report["settings"]["n_inv"] == 6 and report["done"] == 4 and len(report["model"]["sha256"]) == 64
 
 
-def test_official_command_lines_run_as_typed(config: Path, base: list[str], tmp_path: Path) -> None:
-    """The original README's three commands through a shell, $gpu and $sh_file_name unset."""
+def test_official_command_lines_run_as_typed(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The original README's three commands, $gpu and $sh_file_name unset; the first through a shell."""
     common = (
         f"--content_dir {GOLDEN}/images/contents --style_dir {GOLDEN}/images/styles --save_dir {tmp_path}/sh "
         f"--n_gen_step 1000 --n_inv_step 50 --n_test_step 1000 --model_path {GOLDEN}/ddpm/model.pt --config {config}"
@@ -63,25 +65,28 @@ def test_official_command_lines_run_as_typed(config: Path, base: list[str], tmp_
         "--hs_coeff 0.3 --dt_lambda 0.9985 --t_noise 200 --omega 0 --user_defined_t_edit 400 --use_mask",
         "--hs_coeff 0.4 --dt_lambda 1.0 --t_noise 0 --omega 0 --user_defined_t_edit 400",
     ]
-    for recipe in recipes:
-        flags = f"{common} {recipe} {dry} --sh_file_name $sh_file_name"
-        line = f"CUDA_VISIBLE_DEVICES=$gpu {sys.executable} main.py --diff_style {flags}"
-        done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "without effect on style transfer: --n_test_step, --sh_file_name" in done.stderr
-        assert "CUDA_VISIBLE_DEVICES is set but empty" in done.stderr
-        assert "4 pairs" in done.stdout
+    lines = [f"--diff_style {common} {recipe} {dry} --sh_file_name" for recipe in recipes]
+    line = f"CUDA_VISIBLE_DEVICES=$gpu {sys.executable} main.py {lines[0]} $sh_file_name"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    said = [(done.stdout, done.stderr)]
+    for line in lines[1:]:
+        assert main.main(line.split()) == 0
+        said.append(capsys.readouterr())
+    for out, err in said:
+        assert "without effect on style transfer: --n_test_step, --sh_file_name" in err
+        assert "CUDA_VISIBLE_DEVICES is set but empty" in err
+        assert "4 pairs" in out
 
 
 @pytest.mark.parametrize("script", ["script_diffstyle", "recipe_afhq", "recipe_celeba_mask", "recipe_art"])
-def test_scripts_run(script: str, base: list[str], tmp_path: Path) -> None:
-    """Each recipe's shell script, its folders and checkpoint replaced from outside, really makes its pictures."""
-    environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+def test_scripts_run(script: str, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each recipe's command line, its folders and checkpoint replaced from outside, really makes its pictures."""
+    monkeypatch.chdir(ROOT)
     images = GOLDEN / "images"
     one = ["--content_dir", str(images / "contents/content_a.png"), "--style_dir", str(images / "styles/style_a.png")]
-    command = ["bash", str(ROOT / "scripts" / f"{script}.sh"), *base, *one]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    assert main.main(words_of(ROOT / f"scripts/{script}.sh", tmp_path, *base, *one)) == 0
     record = read_record(tmp_path / "out/result_content_content_a_style_style_a.png")
     assert record and record["settings"]["mask"] == ("box" if "mask" in script else "")
 

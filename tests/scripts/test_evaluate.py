@@ -39,6 +39,13 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return out
 
 
+@pytest.fixture(autouse=True)
+def drawn_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figure costs more than all else here; one test draws it."""
+    if request.node.name != "test_numbers_are_those_of_the_metrics":
+        monkeypatch.setattr(evaluate, "plot", lambda *_: None)
+
+
 def command(out: Path) -> list[str]:
     return [str(out), "--config", str(out.parent / "tiny.yml"), "--device", "cpu"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli_tools import QUICK
+from cli_tools import QUICK, words_of
 
 import main
 from diffstyle.images import read_record
@@ -21,17 +21,6 @@ ADVICE = {"celeba.yml": "celeba_hq.ckpt", "afhq.yml": "afhq_dog_4m.pt", "ffhq.ym
 GFLOP = {"celeba.yml": 497, "afhq.yml": 388, "ffhq.yml": 388}
 
 
-def words_of(recipe: Path, tmp_path: Path, *extra: str) -> list[str]:
-    """The arguments that a recipe gives to main.py, caught by a stand-in for Python."""
-    stub = tmp_path / "python"
-    stub.write_text('#!/bin/sh\nshift\nprintf "%s\\n" "$@"\n')
-    stub.chmod(0o755)
-    environment = {"PYTHON": str(stub), "PATH": "/usr/bin:/bin"}
-    command = ["bash", str(recipe), "--save_dir", str(tmp_path / "out"), *extra]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
-    return done.stdout.splitlines()
-
-
 def number(text: str) -> float:
     return float(text.replace(",", ""))
 
@@ -39,7 +28,7 @@ def number(text: str) -> float:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_the_header_says_what_the_recipe_does(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = " ".join(line.lstrip("# ") for line in recipe.read_text().split("\n\n")[0].splitlines())
-    words = words_of(recipe, tmp_path)
+    words = words_of(recipe, tmp_path, "--save_dir", str(tmp_path / "out"))
     config = words[words.index("--config") + 1]
     saved = next(line for line in recipe.read_text().splitlines() if line.startswith("save_dir="))
     assert saved == f'save_dir="./results/{recipe.stem}"' and f"Out: results/{recipe.stem}/" in header.replace("  ", " ")

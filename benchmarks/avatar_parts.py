@@ -1,0 +1,1 @@
+../scripts/avatar_parts.py
