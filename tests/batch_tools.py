@@ -92,7 +92,7 @@ def two_ranks(argv: list[str], log: Path) -> list[int | None]:
         port = free.getsockname()[1]
     common = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     common |= {"MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    children = [start(argv, log, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    children = [start(argv, log, main.main, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
     return [wait(child, 240) for child in children]
 
 
