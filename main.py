@@ -145,12 +145,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
-    machine.add_argument("--precision", default="fp32", help="fp32, tf32, bf16 or fp16; norms and the sampler stay fp32")
+    machine.add_argument("--precision", default="auto",
+                         help="auto, fp32, tf32, tf32-conv, bf16 or fp16; norms and the sampler stay fp32. auto is the official "
+                              "code's: tf32-conv (TF32 in convolutions) on CUDA, fp32 elsewhere")
     machine.add_argument("--compile", action="store_true",
-                         help="torch.compile the network: a minute at the start, less an evaluation")
+                         help="torch.compile the network, once for all batch sizes: a minute or so at the start, less an "
+                              "evaluation")
     machine.add_argument("--batch_size", type=int, metavar="N",
-                         help="pictures a network call; results do not depend on it up to rounding (default: by free memory; "
-                              "halved when memory runs out)")
+                         help="pictures a network call; results do not depend on it up to rounding, which on a GPU may be "
+                              "seen in bf16 and fp16 (default: by free memory; halved when memory runs out)")
     machine.add_argument("--shard", metavar="I/N",
                          help="do every N-th pair from the I-th on, for processes started one by one (Slurm arrays); under "
                               "torchrun the work is shared without it")

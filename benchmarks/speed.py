@@ -29,15 +29,15 @@ import torch
 from meter import flops_of
 
 from diffstyle.diffusion import linear_schedule
-from diffstyle.model import Model
+from diffstyle.model import DTYPES, Model
 from diffstyle.models import build_unet
 from diffstyle.models.layers import memory_format, to_precision
 from diffstyle.noise import pair_noise
 from diffstyle.pipeline import invert, transfer
 from diffstyle.settings import Settings
-from diffstyle.zoo.checkpoints import compile_model
+from diffstyle.zoo.compiled import compile_model
 from diffstyle.zoo.config import load_config
-from diffstyle.zoo.device import pick_device, pick_dtype
+from diffstyle.zoo.device import pick_device, pick_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,12 +60,14 @@ def best(work: Callable[[], object], repeat: int, device: torch.device) -> float
     return min([seconds(work, device) for _ in range(repeat + 1)][1:])
 
 
-def convolution(shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> tuple[float, Callable[[], object]]:
-    """GFLOP of a 3x3 convolution, and the convolution."""
+def convolution(
+    shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype, batch: int = 1
+) -> tuple[float, Callable[[], object]]:
+    """GFLOP of a 3x3 convolution of ``batch`` pictures, and the convolution."""
     c_in, c_out, size = shape
     conv = torch.nn.Conv2d(c_in, c_out, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    x = torch.randn(1, c_in, size, size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    return 2 * 9 * c_in * c_out * size**2 / 1e9, lambda: conv(x)
+    x = torch.randn(batch, c_in, size, size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    return batch * 2 * 9 * c_in * c_out * size**2 / 1e9, lambda: conv(x)
 
 
 @torch.inference_mode()
@@ -81,11 +83,12 @@ def peaks(device: torch.device, dtype: torch.dtype, repeat: int) -> dict[str, fl
 
 def random_model(name: str, args: argparse.Namespace) -> Model:
     """The network of a config with random weights: speed does not depend on them."""
-    config, device, dtype = load_config(name), pick_device(args.device), pick_dtype(args.precision)
+    config, device = load_config(name), pick_device(args.device)
+    precision = pick_precision(args.precision, device)
     torch.manual_seed(0)
     unet = build_unet(config.family, config.image_size, config.architecture).eval().requires_grad_(False)
-    to_precision(unet, dtype).to(device).to(memory_format=memory_format(device))
-    return Model(unet, config, linear_schedule(), device, dtype, "random weights", Path("-"))
+    to_precision(unet, DTYPES[precision]).to(device).to(memory_format=memory_format(device))
+    return Model(unet, config, linear_schedule(), device, precision, "random weights", Path("-"))
 
 
 @torch.inference_mode()
@@ -163,7 +166,7 @@ def stages(args: argparse.Namespace, solver: str) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     parser.add_argument("--repeat", type=int, default=3)
@@ -179,9 +182,10 @@ def main() -> int:
         return 0
 
     args.out.mkdir(parents=True, exist_ok=True)
-    device, dtype = pick_device(args.device), pick_dtype(args.precision)
-    print(f"{device}, {args.precision}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
-    top = peaks(device, dtype, max(args.repeat, 5))
+    device = pick_device(args.device)
+    precision = pick_precision(args.precision, device)
+    print(f"{device}, {precision}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    top = peaks(device, DTYPES[precision], max(args.repeat, 5))
     for name, rate in top.items():
         print(f"peak {name}: {rate:.0f} GFLOP/s")
     print("\n| network | batch | ms per evaluation | encode | decode | GFLOP/s | of sustained peak | of burst peak | memory |")

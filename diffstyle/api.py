@@ -20,21 +20,21 @@ from diffstyle.pipeline import Inverted
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
-from diffstyle.zoo.device import pick_device, pick_dtype
+from diffstyle.zoo.device import pick_device, pick_precision
 
 Pictures = Tensor | np.ndarray | str | Path | Sequence[str | Path]
 ROOM = 2.0  # values beyond this are no picture in [-1, 1]
 WALK = ("n_inv", "t_0", "solver", "nfe")  # settings that an inversion depends on
 
 
-def load(config: str | Path, model_path: str | Path | None = None, device: str = "auto", precision: str = "fp32") -> Model:
+def load(config: str | Path, model_path: str | Path | None = None, device: str = "auto", precision: str = "auto") -> Model:
     """A model ready to use. ``config`` is a name in configs/, a path, a diffusers folder or hf:OWNER/NAME.
 
     See ``main.py --help`` for the rest.
     Raises UsageError or WorkError with one line that says what is wrong.
     """
-    path = Path(model_path) if model_path else None
-    return load_model(load_config(config, path), path, pick_device(device), pick_dtype(precision))
+    path, place = Path(model_path) if model_path else None, pick_device(device)
+    return load_model(load_config(config, path), path, place, pick_precision(precision, place))
 
 
 def invert(model: Model, pictures: Pictures, batch_size: int = 4, **settings: Any) -> Inverted:

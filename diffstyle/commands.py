@@ -31,9 +31,10 @@ from diffstyle.runs.run import precompute
 from diffstyle.runs.sweep import Axis, Point, lay_out_points, make_points, parse_axes, run_sweep
 from diffstyle.runs.workers import Share, find_share, join, leave
 from diffstyle.settings import Settings
-from diffstyle.zoo.checkpoints import compile_model, find_checkpoint, load_model
+from diffstyle.zoo.checkpoints import find_checkpoint, load_model
+from diffstyle.zoo.compiled import compile_model
 from diffstyle.zoo.config import load_config
-from diffstyle.zoo.device import pick_device, pick_dtype
+from diffstyle.zoo.device import pick_device, pick_precision
 from diffstyle.zoo.folders import weights_file
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Order:
     share: Share
     config: ModelConfig
     device: torch.device
+    precision: str  # a key of DTYPES
     cfg: RunConfig
     axes: list[Axis]
     points: list[Point]  # a plain run is a sweep over nothing: one point, without values
@@ -134,7 +136,8 @@ def prepare(args: Namespace) -> Order:
     if "auto" in (args.t_edit, args.t_boost):
         args = with_intervals(args, config)
     cfg = run_config(args)
-    device, dtype = pick_device(args.device, share.local), pick_dtype(args.precision)
+    device = pick_device(args.device, share.local)
+    precision = pick_precision(args.precision, device)
     animate, ending = animation_format(args.animate) if args.animate else ("", "")
     axes = parse_axes(args.sweep)
     if animate == "gamma" and "gamma" not in [axis.key for axis in axes]:
@@ -146,12 +149,12 @@ def prepare(args: Namespace) -> Order:
     @functools.cache
     def load() -> Model:
         path = Path(args.model_path) if args.model_path else None
-        model = load_model(config, path, device, dtype, download=not args.no_download)
+        model = load_model(config, path, device, precision, download=not args.no_download)
         if args.compile:
             compile_model(model)
         return model
 
-    return Order(args, share, config, device, cfg, axes, points, animate, ending, load)
+    return Order(args, share, config, device, precision, cfg, axes, points, animate, ending, load)
 
 
 def with_intervals(args: Namespace, config: ModelConfig) -> Namespace:
@@ -207,7 +210,7 @@ def planned(order: Order) -> Plan:
 def show(order: Order, plan: Plan) -> int:
     """Print what would be done."""
     settings = [point.cfg.settings for point in order.points]
-    resolved = {"config": order.config.name, "device": str(order.device), "precision": order.args.precision}
+    resolved = {"config": order.config.name, "device": str(order.device), "precision": order.precision}
     print(json.dumps({**resolved, **asdict(order.cfg.settings)}, indent=1))
     for pair in order.share.own(plan.pairs):
         print(pair.name)

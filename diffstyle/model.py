@@ -13,6 +13,16 @@ from torch import Tensor
 from diffstyle.diffusion import Schedule, to_eps
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
 
+# --precision, resolved -> the network's type. TF32 is fp32 whose factors are rounded to 10 bits of mantissa: in tf32-conv those
+# of convolutions, as in PyTorch by default; in tf32 those of matrix products too.
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32-conv": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -41,9 +51,18 @@ class Model:
     config: ModelConfig
     schedule: Schedule
     device: torch.device
-    dtype: torch.dtype
+    precision: str  # a key of DTYPES
     digest: str  # sha256 of the checkpoint file
     path: Path
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.precision]
+
+    @property
+    def numbers(self) -> str:
+        """The precision as records and caches have always said it: the type's name, but for TF32's."""
+        return self.precision if self.precision.startswith("tf32") else str(self.dtype).removeprefix("torch.")
 
 
 class EpsOf(HSpaceUNet):

@@ -60,7 +60,7 @@ def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
         "schedule": [c.beta_start, c.beta_end, c.timesteps],
         "n_inv": settings.n_inv,
         "t_0": settings.t_0,
-        "precision": str(model.dtype),
+        "precision": f"torch.{model.numbers}",
         **({} if (c.beta_schedule, c.prediction) == ("linear", "eps") else {"network": [c.beta_schedule, c.prediction]}),
         **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe}),
     }
@@ -112,7 +112,7 @@ def transfer_walk(
     model: Model, content: Inverted, style: Inverted, settings: Settings, noise: NextNoise
 ) -> Iterator[tuple[Step, Tensor, Tensor]]:
     """``transfer`` as it goes: each step, the x (N, 3, H, W) it leads to, and the clean image P_t predicted at its start."""
-    h = {t: maps.to(model.device) for t, maps in content.h.items()}
+    h = {t: to_device(maps, model.device) for t, maps in content.h.items()}
     mask = build_mask(settings.mask, next(iter(h.values())).shape[-2:])
     blend = Blend(
         gamma=settings.gamma,
@@ -122,7 +122,7 @@ def transfer_walk(
     )
 
     def z() -> Tensor:
-        return noise().to(model.device)
+        return to_device(noise(), model.device)
 
     x_T, walk, solver = to_model(model, style.x_T), settings.transfer_walk(), SOLVERS[settings.solver]
     return sampling.transfer(model.unet, x_T, h, walk, model.schedule, blend, z, solver)
@@ -147,8 +147,25 @@ def draw(
     return x, Inverted(x_T, {t: h[near] for t, near in source.items()}, tuple(keys), settings)
 
 
+@torch.inference_mode()
+def injection(model: Model, n: int) -> None:
+    """An encode and a stacked decode of n empty pictures, uncompiled: of all that the loops do, what takes the most memory."""
+    size, unet = model.config.image_size, model.unet
+    x = to_model(model, torch.zeros(n, 3, size, size))
+    f = type(unet).encode(unet, x, sampling.timestep(0, x))
+    type(unet).decode(unet, sampling.stacked(f, f.h))
+
+
 def to_model(model: Model, x: Tensor) -> Tensor:
-    return x.to(model.device, torch.float32, memory_format=memory_format(model.device))
+    x = to_device(x, model.device)
+    return x.to(torch.float32, memory_format=memory_format(model.device))
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """x on ``device``. From the CPU to a GPU it is copied by way of pinned memory, so that the program does not wait for it."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=device.type == "cuda")
 
 
 # ---- noise -------------------------------------------------------------------------------------------------------

@@ -126,9 +126,13 @@ def event(
 
 def decode_both(unet: HSpaceUNet, f: Features, h: Tensor) -> tuple[Tensor, Tensor]:
     """eps(x_t) and eps(x_t | h~) from one encode, as one stacked decode."""
-    stacked = Features(torch.cat([f.h, h]), tuple(torch.cat([s, s]) for s in f.skips), torch.cat([f.temb, f.temb]))
-    eps, eps_h = unet.decode(stacked).chunk(2)
+    eps, eps_h = unet.decode(stacked(f, h)).chunk(2)
     return eps, eps_h
+
+
+def stacked(f: Features, h: Tensor) -> Features:
+    """``f``, and once more with another h, as one batch."""
+    return Features(torch.cat([f.h, h]), tuple(torch.cat([s, s]) for s in f.skips), torch.cat([f.temb, f.temb]))
 
 
 def calibrate(x: Tensor, eps: Tensor, eps_h: Tensor, abar: float, omega: float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
-from diffstyle.models.layers import GroupNorm32, Upsample, add_, at_least_fp32, mul_, silu_
+from diffstyle.models.layers import GroupNorm32, TimeLinear, Upsample, add_, at_least_fp32, mul_, silu_
 
 # guided-diffusion's channel multipliers when a config leaves them out
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
@@ -51,7 +51,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.scale_shift = scale_shift
         self.in_layers = nn.Sequential(GroupNorm32(32, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(c_emb, 2 * c_out if scale_shift else c_out))
+        self.emb_layers = nn.Sequential(nn.SiLU(), TimeLinear(c_emb, 2 * c_out if scale_shift else c_out))
         self.out_layers = nn.Sequential(
             GroupNorm32(32, c_out), nn.SiLU(), nn.Dropout(dropout), nn.Conv2d(c_out, c_out, 3, padding=1)
         )
@@ -62,7 +62,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, _, conv = self.in_layers
         h = conv(self.resample(silu_(norm(x))))
-        emb_out = self.emb_layers(emb)[:, :, None, None]
+        emb_out = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
         norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
             scale, shift = emb_out.chunk(2, dim=1)
@@ -141,7 +141,7 @@ class ADM(HSpaceUNet):
         def attention(c: int, heads: int) -> AttentionBlock:
             return AttentionBlock(c, c // num_head_channels if num_head_channels != -1 else heads, use_new_attention_order)
 
-        self.time_embed = nn.Sequential(nn.Linear(num_channels, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
+        self.time_embed = nn.Sequential(TimeLinear(num_channels, c_emb), nn.SiLU(), TimeLinear(c_emb, c_emb))
 
         # Encoder: every stage leaves one skip, c_skips lists their channels.
         c, resolution = int(mults[0] * num_channels), image_size
@@ -182,12 +182,12 @@ class ADM(HSpaceUNet):
 
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
-        dtype = next(self.time_embed.parameters()).dtype
-        emb = self.time_embed(timestep_embedding(t, self.num_channels).to(dtype))  # (N, 4 ch)
+        embedding = timestep_embedding(t, self.num_channels)
+        emb = self.time_embed(embedding.to(next(self.time_embed.parameters()).dtype))  # (N, 4 ch)
 
         # Encoder
         skips: list[Tensor] = []
-        y = x.to(dtype)
+        y = x.to(next(self.input_blocks.parameters()).dtype)  # the first convolution's
         for stage in self.input_blocks:
             y = stage(y, emb)
             skips.append(y)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
-from diffstyle.models.layers import GroupNorm32, Upsample, add_, at_least_fp32, mul_, silu_
+from diffstyle.models.layers import GroupNorm32, TimeLinear, Upsample, add_, at_least_fp32, mul_, silu_
 
 Norm = Callable[[int], nn.Module]  # a norm for so many channels
 
@@ -33,7 +33,7 @@ class ResBlock(nn.Module):
         self.scale_shift = scale_shift
         self.norm1 = norm(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.temb_proj = nn.Linear(c_temb, 2 * c_out if scale_shift else c_out)
+        self.temb_proj = TimeLinear(c_temb, 2 * c_out if scale_shift else c_out)
         self.norm2 = norm(c_out)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
@@ -42,7 +42,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         h = self.conv1(silu_(self.norm1(x)))
-        emb = self.temb_proj(temb)[:, :, None, None]
+        emb = self.temb_proj(temb).to(h.dtype)[:, :, None, None]
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
             h = add_(mul_(self.norm2(h), 1 + scale), shift)
@@ -118,7 +118,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, ch: int, c_temb: int) -> None:
         super().__init__()
-        self.dense = nn.ModuleList([nn.Linear(ch, c_temb), nn.Linear(c_temb, c_temb)])
+        self.dense = nn.ModuleList([TimeLinear(ch, c_temb), TimeLinear(c_temb, c_temb)])
 
     def forward(self, embedding: Tensor) -> Tensor:
         first, second = self.dense
@@ -211,8 +211,8 @@ class DDPM(HSpaceUNet):
     def encode(self, x: Tensor, t: Tensor) -> Features:
         # Time embedding
         dtype = self.conv_in.weight.dtype
-        temb = self.temb(timestep_embedding(t, self.ch, self.cos_first, self.freq_shift).to(dtype))
-        temb = F.silu(temb)  # (N, 4 ch), as every block takes it
+        embedding = timestep_embedding(t, self.ch, self.cos_first, self.freq_shift)
+        temb = F.silu(self.temb(embedding.to(next(self.temb.parameters()).dtype)))  # (N, 4 ch), as every block takes it
 
         # Encoder
         skips = [self.conv_in(x.to(dtype))]

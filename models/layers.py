@@ -14,8 +14,12 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-class GroupNorm32(nn.GroupNorm):
-    """Group normalisation in fp32 whatever the precision around it (its parameters stay fp32, see ``to_precision``)."""
+class StaysFp32:
+    """A mark on modules that ``to_precision`` leaves in fp32: low precision there would feed back over 1000 steps."""
+
+
+class GroupNorm32(StaysFp32, nn.GroupNorm):
+    """Group normalisation in fp32 whatever the precision around it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(at_least_fp32(x)).to(x.dtype)
@@ -32,6 +36,21 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         return self.conv(x) if hasattr(self, "conv") else x
+
+
+class TimeLinear(StaysFp32, nn.Linear):
+    """A layer that the time embedding goes through, (N, C) to (N, C_out).
+
+    ``by_row`` is set in half precision: on the CPU each row is then summed alone. The order of summation of a matrix product
+    depends on the number of rows, and a bit that the next rounding turns over for it would change a picture with its batch.
+    """
+
+    by_row = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.by_row and x.device.type == "cpu":
+            return (x[:, None, :] * self.weight).sum(-1) + self.bias
+        return super().forward(x)
 
 
 # Large activations cost a CPU as much to allocate as to compute. Where no gradient is recorded, what a layer has just made
@@ -60,9 +79,11 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def to_precision(unet: HSpaceUNet, dtype: torch.dtype) -> HSpaceUNet:
-    """Run ``unet`` in ``dtype``, in place; norms keep fp32 parameters because low precision feeds back over 1000 steps."""
-    unet.to(dtype)
+    """Run ``unet`` in ``dtype``, in place, all but what is marked to stay in fp32."""
     for module in unet.modules():
-        if isinstance(module, GroupNorm32):
-            module.float()
+        if isinstance(module, TimeLinear):
+            module.by_row = dtype.itemsize < 4
+        if not isinstance(module, StaysFp32):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
     return unet

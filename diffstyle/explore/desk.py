@@ -80,7 +80,7 @@ class Given:
     config: str = "avatars.yml"
     model_path: str | None = None
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     save_dir: Path = Path("results/explore")
     cache_dir: Path = Path("precomputed")
 
@@ -97,7 +97,7 @@ class Given:
                 words += [FLAGS.get(name, f"--{name}"), str(value)]
         for flag, word, default in (
             ("--device", self.device, "auto"),
-            ("--precision", self.precision, "fp32"),
+            ("--precision", self.precision, "auto"),
             ("--cache_dir", str(self.cache_dir), "precomputed"),
         ):
             words += [flag, word] if word != default else []

@@ -15,7 +15,7 @@ from diffstyle.runs.sources import REPOSITORY
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
-from diffstyle.zoo.device import pick_device, pick_dtype
+from diffstyle.zoo.device import pick_device, pick_precision
 
 OLDEST = 6  # Gradio whose HTML has events and properties of its own
 EXAMPLES = REPOSITORY / "test_images" / "avatars"  # of a checkout
@@ -25,7 +25,7 @@ def serve(
     config: str = "avatars.yml",
     model_path: str | None = None,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     content_dir: str | None = None,
     style_dir: str | None = None,
     save_dir: str = "results",
@@ -43,7 +43,8 @@ def serve(
     contents = inputs(given, content_dir, "--content_dir", EXAMPLES / "contents")
     styles = inputs(given, style_dir, "--style_dir", EXAMPLES / "styles")
     checkpoint = Path(model_path) if model_path else None
-    model = load_model(load_config(config), checkpoint, pick_device(device), pick_dtype(precision), download=download)
+    place = pick_device(device)
+    model = load_model(load_config(config), checkpoint, place, pick_precision(precision, place), download=download)
     desk = Desk(model, given)
     with tempfile.TemporaryDirectory(prefix="diffstyle-") as folder:
         # For Gradio, before it is imported. What is dropped on the page waits in this folder and goes with it.

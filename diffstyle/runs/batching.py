@@ -14,6 +14,7 @@ import torch
 
 from diffstyle.errors import WorkError, out_of_memory
 from diffstyle.model import Model
+from diffstyle.pipeline import injection
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -21,6 +22,7 @@ T = TypeVar("T")
 # What a picture costs, in units of one activation map of the first level: the encoder's skips of both halves of a stacked
 # decode and some working space. Measured at 256x256 it is about 40, for both families.
 MAPS = 48
+PROBE = 2  # pictures of the pass that measures
 MOST = {"cpu": 4, "cuda": 32, "mps": 8}  # beyond these a larger batch is hardly faster
 
 
@@ -53,14 +55,34 @@ class Batches:
 
 
 def default_batch_size(model: Model, processes: int = 1) -> int:
-    """As many pictures as half of the free memory holds, up to where batching stops to pay.
+    """As many pictures as the free memory holds, up to where batching stops to pay.
 
-    ``processes`` share a CPU's memory; each has a GPU of its own.
+    On CUDA what a picture takes is measured, and nine tenths of the memory are used; elsewhere it is estimated, and half is
+    used. ``processes`` share a CPU's memory; each has a GPU of its own.
     """
+    most = MOST.get(model.device.type, 4)
+    if model.device.type == "cuda":
+        each = measured_bytes(model)
+        return int(max(1, min(most, free_memory(model.device) * 9 // 10 // each)))
     first = next(p for p in model.unet.parameters() if p.dim() == 4)
     bytes_each = MAPS * first.shape[0] * model.config.image_size**2 * first.element_size()
     free = free_memory(model.device) // (processes if model.device.type == "cpu" else 1)
-    return int(max(1, min(MOST.get(model.device.type, 4), free // 2 // bytes_each)))
+    return int(max(1, min(most, free // 2 // bytes_each)))
+
+
+def measured_bytes(model: Model) -> int:
+    """What one picture of a batch takes on a CUDA card at most, by a pass over two; all that is free if two do not fit."""
+    device = model.device
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    fits = True
+    try:
+        injection(model, PROBE)
+    except torch.OutOfMemoryError:
+        fits = False
+    peak = torch.cuda.max_memory_allocated(device)
+    torch.cuda.empty_cache()  # what PyTorch keeps for itself would not count as free
+    return max(1, (peak - before) // PROBE) if fits else free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -125,4 +125,4 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
 
 def model_stamp(model: Model) -> dict[str, Any]:
     """The model's part of a record: all of it that a picture depends on."""
-    return {"config": model.config.name, "sha256": model.digest, "precision": str(model.dtype).removeprefix("torch.")}
+    return {"config": model.config.name, "sha256": model.digest, "precision": model.numbers}

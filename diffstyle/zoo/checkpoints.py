@@ -11,7 +11,7 @@ from diffstyle.configs.paths_config import MODEL_PATHS
 from diffstyle.diffusion import make_schedule
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import file_hash
-from diffstyle.model import EpsOf, Model, ModelConfig
+from diffstyle.model import DTYPES, EpsOf, Model, ModelConfig
 from diffstyle.models.layers import memory_format, to_precision
 from diffstyle.zoo.download import fetch
 from diffstyle.zoo.entries import Entry, find_entry, load_zoo
@@ -30,13 +30,14 @@ def load_model(
     config: ModelConfig,
     model_path: Path | str | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: str = "fp32",
     download: bool = True,
 ) -> Model:
     """The network of ``config`` with its published weights.
 
     ``model_path`` names a checkpoint file, a diffusers folder or hf:OWNER/NAME on the hub; without it the usual places are
-    searched. With ``download`` what is published is fetched. Raises UsageError or WorkError, one line each.
+    searched. ``precision`` is what ``pick_precision`` has found. With ``download`` what is published is fetched. Raises
+    UsageError or WorkError, one line each.
     """
     path = weights_file(find_checkpoint(config, model_path, download))
     sniff(path)  # before anything reads it whole
@@ -47,30 +48,12 @@ def load_model(
                         f"get it again, or delete {sidecar(path).name} to accept it")  # fmt: skip
     schedule = make_schedule(config.beta_schedule, config.beta_start, config.beta_end, config.timesteps)
     device = torch.device(device)
-    unet = to_precision(build_strictly(config, read_state(path), path), dtype)
+    unet = to_precision(build_strictly(config, read_state(path), path), DTYPES[precision])
     unet.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)
     check_prediction(unet, config, schedule, device, path)
     if config.prediction != "eps":
         unet = EpsOf(unet, config.prediction, schedule).to(device).eval()
-    return Model(unet, config, schedule, device, dtype, digest, path)
-
-
-def compile_model(model: Model) -> None:
-    """torch.compile both halves of the network, in place; where that does not work a notice says so and nothing changes.
-
-    The first evaluation of a batch size then takes a minute or so more, later ones less.
-    """
-    unet, size = model.unet, model.config.image_size
-    x, t = torch.zeros(1, 3, size, size, device=model.device), torch.zeros(1, device=model.device)
-    try:
-        for half in ("encode", "decode"):
-            setattr(unet, half, torch.compile(getattr(unet, half)))
-        with torch.inference_mode():
-            unet(x.to(memory_format=memory_format(model.device)), t)
-    except Exception as error:  # no compiler, no Triton, an operator that it does not know ...: no common error
-        for half in ("encode", "decode"):
-            vars(unet).pop(half, None)
-        log.warning("--compile: torch.compile does not work here (%s), running uncompiled", str(error).split("\n")[0][:100])
+    return Model(unet, config, schedule, device, precision, digest, path)
 
 
 # ---- where it is -------------------------------------------------------------------------------------------------

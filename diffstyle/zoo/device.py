@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 
 import torch
 
 from diffstyle.errors import UsageError
+from diffstyle.model import DTYPES
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+PRECISIONS = ("auto", *DTYPES)
 
 
 def pick_device(name: str, local: int = 0) -> torch.device:
@@ -53,13 +55,28 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(m_mmap_max, 0) and mallopt(m_trim_threshold, 2**31 - 1))
 
 
-def pick_dtype(precision: str) -> torch.dtype:
-    """The network's dtype. fp32 is exact; tf32 lets CUDA matmuls and convolutions round their inputs to 10 bits.
+def pick_precision(name: str, device: torch.device) -> str:
+    """What ``--precision`` means on ``device``, a key of DTYPES.
 
-    This sets PyTorch's TF32 switches, which hold for the whole process.
+    auto is the official code's, which leaves PyTorch's defaults as they are: on CUDA tf32-conv, elsewhere fp32. Where
+    there is no TF32 its names mean fp32. This sets PyTorch's TF32 switches, which hold for the whole process.
+
+    Raises UsageError for a name that is not known.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision} is not known: use one of {', '.join(PRECISIONS)}")
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name} is not known: use one of {', '.join(PRECISIONS)}")
+    precision = "tf32-conv" if name == "auto" else name
+    if precision.startswith("tf32") and not has_tf32(device):
+        precision = "fp32"
+    with warnings.catch_warnings():
+        # These older switches set PyTorch 2.9's fp32_precision too, and say that they are old. The newer ones alone leave
+        # the two at odds, and then torch.compile fails (pytorch/pytorch#166387).
+        warnings.simplefilter("ignore")
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision in ("tf32", "tf32-conv")
+    return precision
+
+
+def has_tf32(device: torch.device) -> bool:
+    """NVIDIA's cards have TF32 from Ampere (8.0) on; AMD's, which PyTorch also calls CUDA, have it not."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)

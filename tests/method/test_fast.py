@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
-from diffstyle.zoo.checkpoints import compile_model
+from diffstyle import pipeline
+from diffstyle.models.hspace_unet import Features
+from diffstyle.settings import Settings
+from diffstyle.zoo.compiled import CompiledHalf, compile_model
 from diffstyle.zoo.device import keep_freed_memory
 from golden_models import golden_model
 
@@ -40,6 +44,52 @@ def test_compiled_equals_plain(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(model.unet(x, t), plain, rtol=1e-5, atol=1e-5)
     for half in ("encode", "decode"):  # the golden model is shared between tests
         del vars(model.unet)[half]
+
+
+def test_every_batch_finds_the_code_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encodes, decodes and stacked decodes of batches of 4, 3 and 2 are two compilations; of 1, two more; again, none."""
+    model, counter = golden_model("ddpm"), CompileCounter()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter, fullgraph=True))
+    settings = Settings(n_inv=3, n_gen=3, content_replace_step=3, omega=0.3)
+
+    def whole(n: int) -> None:
+        inverted = pipeline.invert(model, torch.rand(n, 3, 32, 32) * 2 - 1, settings, "abcd"[:n])
+        pipeline.transfer(model, inverted, inverted, settings, lambda: torch.zeros(n, 3, 32, 32))
+
+    torch._dynamo.reset()
+    counts = []
+    try:
+        compile_model(model)
+        for n in (4, 3, 2, 1, 4, 1):
+            whole(n)
+            counts.append(counter.frame_count)
+    finally:
+        for half in ("encode", "decode"):
+            vars(model.unet).pop(half, None)
+        torch._dynamo.reset()
+    assert counts == [2, 2, 2, 4, 4, 4]
+
+
+def test_cuda_graphs_for_small_batches_give_what_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph writes its outputs to the same memory every time, as this stand-in does."""
+    memory, modes = torch.zeros(1, 3), list[str | None]()
+
+    def replay(half: Any, mode: str | None = None) -> Any:
+        def call(x: Any) -> Any:
+            modes.append(mode)
+            memory.fill_(float(x.sum()))
+            return memory if half == "decode" else Features(memory, (memory,), memory)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", replay)
+    encode, decode = CompiledHalf("encode", graphs=True), CompiledHalf("decode", graphs=True)  # type: ignore[arg-type]
+    eps, f = decode(torch.ones(1, 1)), encode(torch.ones(2, 1))
+    decode(torch.ones(8, 1))
+    assert eps.tolist() == [[1.0] * 3] and f.h.tolist() == f.temb.tolist() == [[2.0] * 3]
+    decode(torch.ones(9, 1))
+    CompiledHalf("decode", graphs=False)(torch.ones(1, 1))  # type: ignore[arg-type]
+    assert modes == ["reduce-overhead"] * 3 + [None] * 2
 
 
 def test_freed_memory_is_kept_only_where_glibc_is(monkeypatch: pytest.MonkeyPatch) -> None:

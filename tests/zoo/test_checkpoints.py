@@ -104,7 +104,7 @@ def test_published_names(config: ModelConfig, family: str) -> None:
     if family == "ddpm":
         config = dataclasses.replace(config, architecture=DDPM | {"ch_mult": [1, 1, 2]})
     path = GOLDEN / family / "model.pt"
-    model = load_model(config, path, dtype=torch.bfloat16)
+    model = load_model(config, path, precision="bf16")
     assert model.path == path
     assert len(model.digest) == 64
     assert len(model.schedule) == 1000

@@ -140,7 +140,7 @@ def test_configs_say_schedule_and_prediction(tmp_path: Path) -> None:
     config = load_config(tmp_path / "m.yml")
     assert (config.prediction, config.beta_schedule, config.timesteps) == ("v", "cosine", 400)
     torch.save(build_unet(config.family, 16, config.architecture).state_dict(), tmp_path / "m.pt")
-    model = load_model(config, tmp_path / "m.pt", dtype=torch.bfloat16)
+    model = load_model(config, tmp_path / "m.pt", precision="bf16")
     assert isinstance(model.unet, EpsOf)
     assert model.unet.table.dtype == torch.float32
     assert model.unet(torch.randn(1, 3, 16, 16), torch.tensor([399.0])).dtype == torch.float32
