@@ -204,7 +204,7 @@ def test_every_control_reaches_the_command(page: Page) -> None:
     command = page.after(lambda: page.js("arguments[0].click()", paper))
     assert soon(lambda: "--variant paper" in page.command() and "--omega 0.3" in page.command(), PATIENCE), command
     page.button("Solver and steps\n▼").click()
-    assert soon(lambda: page.slider("nfe").is_displayed())
+    assert soon(lambda: (nfe := page.slider("nfe")) is not None and nfe.is_displayed())
     assert "--nfe 28" in page.after(lambda: page.slider("nfe").send_keys(Keys.ARROW_RIGHT))
     solver = page.find("input[aria-label=solver]")
     command = page.after(lambda: solver.send_keys(Keys.CONTROL, "a", Keys.NULL, "ddim", Keys.ENTER))
