@@ -124,7 +124,10 @@ def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
         for side in sides:
             side.gallery.select(side.choose, side.paths, [side.chosen, stage], show_progress="hidden").then(**ask)
         given = [each for side in sides for each in (side.paths, side.gallery, side.chosen)]
-        stage.drop(answers.drop(sides), [side.paths for side in sides], [*given, stage], show_progress="hidden").then(**ask)
+        taken = gr.State(0)  # files dropped so far; a picture is asked for only after one could be read, else it hid the error
+        paths = [side.paths for side in sides]
+        stage.drop(answers.drop(sides), [*paths, taken], [*given, stage, taken], show_progress="hidden")
+        taken.change(**ask)
         stage.paint(answers.paint, None, mask).then(**ask)
         five.click(answers.strip, wish, [stage, strip], **at_once)
         strip.select(answers.gamma, None, controls["gamma"])
@@ -241,7 +244,7 @@ class Answers:
     def drop(self, sides: Sequence[Side]) -> Callable[..., Any]:
         """An answer to a file of one's own: it goes to its side, the other stays."""
 
-        def answer(contents: list[str], styles: list[str], event: gr.EventData) -> list[Any]:
+        def answer(contents: list[str], styles: list[str], taken: int, event: gr.EventData) -> list[Any]:
             stay = [gr.skip()] * 3
             file = Path(event.path).resolve()
             try:
@@ -249,11 +252,11 @@ class Answers:
                     raise WorkError("that is no file dropped on this page")
                 if event.side == sides[0].name:
                     changed, seen = sides[0].take(file, contents)
-                    return [*changed, *stay, seen]
+                    return [*changed, *stay, seen, taken + 1]
                 changed, seen = sides[1].take(file, styles)
-                return [*stay, *changed, seen]
+                return [*stay, *changed, seen, taken + 1]
             except DiffstyleError as error:
-                return [*stay, *stay, wrong(error)]
+                return [*stay, *stay, wrong(error), gr.skip()]
 
         return answer
 

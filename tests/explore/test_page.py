@@ -191,7 +191,7 @@ def test_a_dropped_picture_is_in_the_command(page: Page, tmp_path: Path) -> None
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
     page.find("#stage .content input").send_keys(str(broken))
-    assert soon(lambda: "not a readable picture" in page.note())
+    assert soon(lambda: "not a readable picture" in page.note()), page.note()
     assert page.command() == command
 
 
