@@ -8,15 +8,17 @@ import subprocess
 from pathlib import Path
 
 import gpu
+import precision
 import pytest
+import speed
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_table_without_a_card(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(gpu.WALKS, "50/50", {"n_inv": 10, "n_gen": 10})
-    monkeypatch.setattr(gpu, "CONVOLUTIONS", gpu.CONVOLUTIONS[-1:])  # one says as much here as all
+    monkeypatch.setitem(precision.WALKS, "50/50", {"n_inv": 10, "n_gen": 10})
+    monkeypatch.setattr(gpu, "CONVOLUTIONS", speed.CONVOLUTIONS[-1:])  # one says as much here as all
     argv = ["--device", "cpu", "--quick", "--precisions", "auto", "bf16"]
     assert gpu.main(argv) == 0
     said = capsys.readouterr().out
