@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,23 @@ def wait(child: int, seconds: float) -> int | None:
         if time.monotonic() > end:
             return None
         time.sleep(0.001)
+
+
+def end_or_kill(
+    child: int, seconds: float, signals: Iterator[signal.Signals], patience: float
+) -> tuple[int, signal.Signals | None]:
+    """The exit code of a child, and the next of ``signals`` if that was needed: it was still at work after ``seconds``.
+
+    Raises AssertionError if the signal ends it neither at once nor with the code that stands for it, within ``patience`` seconds.
+    """
+    code = wait(child, seconds)
+    if code is not None:
+        return code, None
+    number = next(signals)
+    os.kill(child, number)
+    code = wait(child, patience)
+    assert code is not None and code in (0, -number, 128 + number), f"{number.name}: exit code {code}"
+    return code, number
 
 
 def leftovers(root: Path) -> list[Path]:

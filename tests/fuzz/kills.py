@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import random
 import shutil
 import signal
@@ -22,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from batch_tools import Tiny, leftovers, make_tiny, pictures, start, wait
+from batch_tools import Tiny, end_or_kill, leftovers, make_tiny, pictures, start, wait
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OPTIONS: dict[str, list[str]] = {
@@ -51,25 +50,20 @@ def attack(tiny: Tiny, options: list[str], kills: int, rng: random.Random, signa
     assert wait(start([*argv, "--save_dir", str(whole), *cache(options, tiny.root / "whole_cache")]), 600) == 0
     seconds, truth = time.monotonic() - begin, made(whole)
     seen: Counter[str] = Counter()
-    done, code = 0, None
+    done, code = 0, -1
     while done < kills or code != 0:  # the last kill is gone on from, too
-        child = start(argv)
-        code = wait(child, rng.uniform(0, seconds * rng.choice([0.2, 0.6, 1.0])) if done < kills else 600)
-        if code is None:
-            number = next(signals)
-            os.kill(child, number)
-            code = wait(child, 120)
-            assert code in (0, -number, 128 + number), f"{number.name}: exit code {code}"
-            if code:
-                done += 1
-                seen[number.name] += 1
-                if number != signal.SIGKILL and code > 0:
-                    assert not leftovers(tiny.root), f"{number.name} leaves {leftovers(tiny.root)}"
-                if number != signal.SIGKILL and code < 0:
-                    seen[f"{number.name} unanswered"] += 1
-                there = made(tiny.out) if tiny.out.is_dir() else {}
-                wrong = [name for name, digest in there.items() if truth.get(name) != digest and Path(name).name != "grid.png"]
-                assert not wrong, f"after {number.name}: {wrong}"
+        child, limit = start(argv), rng.uniform(0, seconds * rng.choice([0.2, 0.6, 1.0])) if done < kills else 600
+        code, number = end_or_kill(child, limit, signals, patience=120)
+        if number is not None and code:
+            done += 1
+            seen[number.name] += 1
+            if number != signal.SIGKILL and code > 0:
+                assert not leftovers(tiny.root), f"{number.name} leaves {leftovers(tiny.root)}"
+            if number != signal.SIGKILL and code < 0:
+                seen[f"{number.name} unanswered"] += 1
+            there = made(tiny.out) if tiny.out.is_dir() else {}
+            wrong = [name for name, digest in there.items() if truth.get(name) != digest and Path(name).name != "grid.png"]
+            assert not wrong, f"after {number.name}: {wrong}"
         if code == 0:
             assert made(tiny.out) == truth and not leftovers(tiny.root)
             seen["ends compared"] += 1

@@ -24,7 +24,7 @@ import torch
 import train_ddpm
 from training.watch import sample
 
-from batch_tools import CONFIG, equal, leftovers, pictures, start, wait
+from batch_tools import CONFIG, end_or_kill, equal, leftovers, pictures, start, wait
 
 KILLS = int(os.environ.get("FUZZ_KILLS", "4"))
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -73,15 +73,12 @@ def test_kills_of_the_trainer(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     kills = -(-KILLS // len(OPTIONS))
     signals = islice(cycle(SIGNALS), list(OPTIONS).index(kind) * kills, None)
     seen: Counter[str] = Counter()
-    done, code = 0, None
+    done, code = 0, -1
     while done < kills or code != 0:  # the last kill is gone on from, too
         child = start([*argv, str(parts)], command=train_ddpm.main)
-        code = wait(child, rng.uniform(0, seconds * rng.choice([0.2, 0.6, 1.0])) if done < kills else 120)
-        if code is None:
-            number = next(signals)
-            os.kill(child, number)
-            code = wait(child, 60)
-            assert code in (0, -number, 128 + number), f"{number.name}: exit code {code}"
+        limit = rng.uniform(0, seconds * rng.choice([0.2, 0.6, 1.0])) if done < kills else 120
+        code, number = end_or_kill(child, limit, signals, patience=60)
+        if number is not None:
             done += code != 0
             seen[number.name] += code != 0
             assert code < 0 or not leftovers(tmp_path), f"{number.name} leaves {leftovers(tmp_path)}"
