@@ -30,8 +30,6 @@ from diffstyle.explore.desk import Desk, Given
 
 ROOT = Path(__file__).resolve().parents[1]
 AVATARS = ROOT / "test_images/avatars"
-GAMMA = """return [...document.querySelectorAll('.block')].find(block => block.querySelector('input[type=range]') &&
-    block.querySelector('[data-testid="block-info"]')?.textContent.trim() === 'gamma').querySelector('input[type=range]')"""
 SEEN = """const command = document.querySelector('#command textarea')?.value ?? '';
     return document.querySelector('#stage .save')?.href.startsWith('data:') ? command : ''"""
 
@@ -60,7 +58,7 @@ def brush(browser: Any) -> None:
 
 def moves(desk: Desk, n: int, screenshot: Path | None) -> list[tuple[float, float]]:
     """(seconds by the clock, seconds of CPU time) of each move."""
-    from browser_tools import chromium
+    from browser_tools import chromium, slider
     from selenium.webdriver.common.keys import Keys
 
     from diffstyle.explore import page as module
@@ -72,7 +70,7 @@ def moves(desk: Desk, n: int, screenshot: Path | None) -> list[tuple[float, floa
         command = wait(browser, "")
         for _ in range(n):
             clock, cpu = time.perf_counter(), time.process_time()
-            browser.execute_script(GAMMA).send_keys(Keys.ARROW_LEFT)
+            slider(browser, "gamma").send_keys(Keys.ARROW_LEFT)
             command = wait(browser, command)
             found.append((time.perf_counter() - clock, time.process_time() - cpu))
         if screenshot:

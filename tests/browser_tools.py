@@ -37,6 +37,14 @@ def requests(browser: Any) -> list[str]:
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
+def slider(browser: Any, name: str) -> Any:
+    """The range input of a control of the page to play with; None while it is not there."""
+    script = """return [...document.querySelectorAll('.block')].find(block => block.querySelector('input[type=range]') &&
+        block.querySelector('[data-testid="block-info"]')?.textContent.trim() === arguments[0])
+        ?.querySelector('input[type=range]')"""
+    return browser.execute_script(script, name)
+
+
 def soon(condition: Callable[[], Any], seconds: float = 10) -> bool:
     """Whether it comes true in time: painting, the events of a dialog and answers of a server are asynchronous."""
     end = time.monotonic() + seconds

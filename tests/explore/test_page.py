@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_tools import chromium, requests, soon
+from browser_tools import chromium, requests, slider, soon
 from PIL import Image
 
 import main
@@ -66,11 +66,7 @@ class Page:
         return next(b for b in self.browser.find_elements("css selector", "button") if b.text == text)
 
     def slider(self, name: str) -> Any:
-        """The range input of a control."""
-        script = """return [...document.querySelectorAll('.block')].find(block => block.querySelector('input[type=range]') &&
-            block.querySelector('[data-testid="block-info"]')?.textContent.trim() === arguments[0])
-            ?.querySelector('input[type=range]')"""
-        return self.js(script, name)
+        return slider(self.browser, name)
 
 
 @pytest.fixture(scope="module")
