@@ -27,14 +27,20 @@ ROOM = 2.0  # values beyond this are no picture in [-1, 1]
 WALK = ("n_inv", "t_0", "solver", "nfe")  # settings that an inversion depends on
 
 
-def load(config: str | Path, model_path: str | Path | None = None, device: str = "auto", precision: str = "auto") -> Model:
+def load(
+    config: str | Path,
+    model_path: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    download: bool = True,
+) -> Model:
     """A model ready to use. ``config`` is a name in configs/, a path, a diffusers folder or hf:OWNER/NAME.
 
-    See ``main.py --help`` for the rest.
+    What is published and not here is fetched, unless ``download`` is False. See ``main.py --help`` for the rest.
     Raises UsageError or WorkError with one line that says what is wrong.
     """
     path, place = Path(model_path) if model_path else None, pick_device(device)
-    return load_model(load_config(config, path), path, place, pick_precision(precision, place))
+    return load_model(load_config(config, path, download), path, place, pick_precision(precision, place), download)
 
 
 def invert(model: Model, pictures: Pictures, batch_size: int = 4, **settings: Any) -> Inverted:

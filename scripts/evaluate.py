@@ -36,6 +36,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffstyle.api import load
 from diffstyle.console import exit_code, lossy_streams
 from diffstyle.errors import UsageError, WorkError, one_line
 from diffstyle.figures import measures, metrics
@@ -44,9 +45,6 @@ from diffstyle.files import check_regular, kind_of, read_bytes, write_whole
 from diffstyle.images import decode, to_tensor
 from diffstyle.model import Model
 from diffstyle.zoo.bounds import SIZE, brief, number
-from diffstyle.zoo.checkpoints import load_model
-from diffstyle.zoo.config import load_config
-from diffstyle.zoo.device import pick_device
 
 LARGEST_RECORD = 100 << 20  # bytes of a run.json: half a million pairs
 Table = Mapping[tuple[str, str], tuple[float, float, float]]  # (measure, variant) to value, low, high
@@ -247,8 +245,7 @@ def work(args: argparse.Namespace) -> int:
     @functools.cache
     def model() -> Model:
         path = args.model_path or record.get("path")  # a record may come from anywhere: nothing that it names is fetched
-        config = load_config(args.config or record["name"], path, download=False)
-        return load_model(config, path, pick_device(args.device), download=False)
+        return load(args.config or record["name"], path, args.device, "fp32", download=False)
 
     rows = measures.build(args.protocol, model, files)
     samples, pairs, failed = [], {}, 0
