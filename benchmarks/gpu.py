@@ -24,7 +24,7 @@ from speed import CONVOLUTIONS, best, convolution, random_model
 from torch.nn import functional as F
 
 import diffstyle
-from diffstyle.errors import DiffstyleError
+from diffstyle.console import exit_code
 from diffstyle.model import DTYPES, Model
 from diffstyle.zoo.compiled import compile_model
 from diffstyle.zoo.device import pick_device, pick_precision
@@ -106,6 +106,21 @@ def errors(args: Namespace) -> Iterator[str]:
         yield f"| {precision} ({model.precision}) | {error['psnr_min']:.1f} | {error['max_error']:.4f} |"
 
 
+def work(args: Namespace) -> None:
+    """Print the card and the three tables, row by row."""
+    device = pick_device(args.device)
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"no card ({device})"
+    print(f"{card}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    for header, rows in (
+        ("network | precision | how | batch | evaluations/s | TFLOP/s | of the peak | GB", evaluations),
+        ("network | precision | walk | pairs/s", pairs),
+        ("precision | PSNR to the CPU's fp32, the least | max error", errors),
+    ):
+        print(f"\n| {header} |\n|{'---|' * (header.count('|') + 1)}")
+        for row in rows(args):
+            print(row, flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -123,22 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         quick = {"networks": ["avatars"], "batches": [1, 2], "walks": ["50/50"], "pairs": 2, "repeat": 1, "no_compile": True}
         args = Namespace(**{**vars(args), **quick})
     args.batch_size = args.pairs
-    try:
-        device = pick_device(args.device)
-        card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"no card ({device})"
-        print(f"{card}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
-        for header, rows in (
-            ("network | precision | how | batch | evaluations/s | TFLOP/s | of the peak | GB", evaluations),
-            ("network | precision | walk | pairs/s", pairs),
-            ("precision | PSNR to the CPU's fp32, the least | max error", errors),
-        ):
-            print(f"\n| {header} |\n|{'---|' * (header.count('|') + 1)}")
-            for row in rows(args):
-                print(row, flush=True)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -24,11 +24,8 @@ from solvers import compare, held_out
 from torch import Tensor, nn
 
 import diffstyle
-from diffstyle.errors import DiffstyleError
+from diffstyle.console import exit_code
 from diffstyle.model import DTYPES, Model
-from diffstyle.zoo.checkpoints import load_model
-from diffstyle.zoo.config import load_config
-from diffstyle.zoo.device import pick_device, pick_precision
 
 WALKS: dict[str, dict[str, Any]] = {
     "1000/1000": {"n_inv": 1000, "n_gen": 1000},
@@ -58,10 +55,8 @@ def emulate_tf32(unet: nn.Module, precision: str) -> None:
 
 def load(args: argparse.Namespace, precision: str) -> Model:
     """The model in ``precision``, emulated where the device has none of it."""
-    device = pick_device(args.device)
-    resolved = pick_precision(precision, device)
-    model = load_model(load_config(args.config), args.model_path, device, resolved)
-    if precision.startswith("tf32") and resolved == "fp32":
+    model = diffstyle.load(args.config, args.model_path, args.device, precision)
+    if precision.startswith("tf32") and model.precision == "fp32":
         emulate_tf32(model.unet, precision)
     return model
 
@@ -79,6 +74,25 @@ def timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
     return work(), time.perf_counter() - start
 
 
+def work(args: argparse.Namespace) -> None:
+    """Print the table, row by row."""
+    exact = load(args, "fp32")
+    x = torch.cat(held_out(args.pairs // 2, exact.config.image_size))
+    print("| walk | precision | seconds | median PSNR | least | max error |\n|---|---|---|---|---|---|")
+    references = {}
+    for precision in ("fp32", *args.precisions):
+        model = exact if precision == "fp32" else load(args, precision)
+        for walk in args.walks:
+            found, seconds = timed(lambda m=model, w=walk: transferred(m, x, w, args))  # type: ignore[misc]
+            if precision == "fp32":
+                references[walk] = found
+                print(f"| {walk} | fp32 | {seconds:.1f} | | | |", flush=True)
+                continue
+            error = compare(found, references[walk])
+            print(f"| {walk} | {precision} | {seconds:.1f} | {error['psnr_median']:.1f} | {error['psnr_min']:.1f} "
+                  f"| {error['max_error']:.3f} |", flush=True)  # fmt: skip
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="avatars.yml")
@@ -94,26 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--t_edit", type=int, default=400)
     parser.add_argument("--t_boost", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        exact = load(args, "fp32")
-        x = torch.cat(held_out(args.pairs // 2, exact.config.image_size))
-        print("| walk | precision | seconds | median PSNR | least | max error |\n|---|---|---|---|---|---|")
-        references = {}
-        for precision in ("fp32", *args.precisions):
-            model = load(args, precision)
-            for walk in args.walks:
-                found, seconds = timed(lambda m=model, w=walk: transferred(m, x, w, args))  # type: ignore[misc]
-                if precision == "fp32":
-                    references[walk] = found
-                    print(f"| {walk} | fp32 | {seconds:.1f} | | | |", flush=True)
-                    continue
-                error = compare(found, references[walk])
-                print(f"| {walk} | {precision} | {seconds:.1f} | {error['psnr_median']:.1f} | {error['psnr_min']:.1f} "
-                      f"| {error['max_error']:.3f} |", flush=True)  # fmt: skip
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":
