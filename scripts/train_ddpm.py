@@ -209,7 +209,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--walks", type=real(0, 1), default=d.walks, help="share of transfers that go on from the last one's")
     parser.add_argument("--same_shape", type=real(0, 1), default=d.same_shape, help="share of transfers within one shape")
     parser.add_argument("--transfer_from", type=whole(STRIDE, 999), default=d.transfer_from, help="least t at which to transfer")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, with a faster norm if there is a C compiler")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--uneven", type=real(0, 1), default=d.uneven, help="noise that looks like a walk's errors: losses.py")
     parser.add_argument("--t_power", type=real(1e-3, 1e3), default=d.t_power, help="above 1: low t more often")
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
