@@ -95,7 +95,7 @@ def main() -> int:
         found = moves(
             Desk(model, Given(save_dir=Path(folder, "out"), cache_dir=Path(folder, "cache"))), args.moves, args.screenshot
         )
-    evaluations = diffstyle.Settings.of(**start).transfer_evaluations()
+    evaluations = diffstyle.Settings.of(**start).transfer_evaluations(model.config.grid)
     print(f"{args.solver}, {evaluations} evaluations a picture, {args.moves} moves of gamma, {torch.get_num_threads()} threads")
     for what, seconds in zip(("slider to picture, s", "CPU time of server and driver, s"), zip(*found, strict=True), strict=True):
         print(f"{what}: median {statistics.median(seconds):.2f}, {min(seconds):.2f} to {max(seconds):.2f}")

@@ -158,8 +158,8 @@ def stages(args: argparse.Namespace, solver: str) -> dict[str, float]:
     style = timed("style inversion", lambda: invert(model, x[1:], s, ["b"], keep=()))
     noise = pair_noise(s.seed, [("a", "b")], (3, size, size))
     timed("transfer", lambda: transfer(model, content, style, s, noise))
-    one = network("avatars", 1, args)["ms"] / 1e3
-    found["of it networks, about"] = one * (2 * s.inversion_evaluations() + s.transfer_evaluations() + 30 * 0.75)
+    one, grid = network("avatars", 1, args)["ms"] / 1e3, model.config.grid
+    found["of it networks, about"] = one * (2 * s.inversion_evaluations(grid=grid) + s.transfer_evaluations(grid) + 30 * 0.75)
     return found
 
 

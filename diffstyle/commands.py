@@ -215,7 +215,7 @@ def show(order: Order, plan: Plan) -> int:
     for pair in order.share.own(plan.pairs):
         print(pair.name)
     times = f" x {len(settings)} settings" if order.axes else ""
-    print(f"{len(plan.pairs)} pairs{times}, {plan.evaluations(*settings)} network evaluations at most")
+    print(f"{len(plan.pairs)} pairs{times}, {plan.evaluations(*settings, grid=order.config.grid)} network evaluations at most")
     return 0
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffstyle.diffusion import Schedule, to_eps
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.steps import USUAL, Grid
 
 # --precision, resolved -> the network's type. TF32 is fp32 whose factors are rounded to 10 bits of mantissa: in tf32-conv those
 # of convolutions, as in PyTorch by default; in tf32 those of matrix products too.
@@ -41,6 +42,7 @@ class ModelConfig:
     prediction: str = "eps"  # what the network's output is: diffusion.PREDICTIONS
     checkpoint: str | None = None  # default file, relative to pretrained/
     settings: Mapping[str, float] = field(default_factory=dict)  # fields of Settings that suit it; nobody takes them unasked
+    grid: Grid = USUAL  # where solvers other than ddim ask it
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ def cache_key(model: Model, settings: Settings) -> dict[str, Any]:
         "t_0": settings.t_0,
         "precision": f"torch.{model.numbers}",
         **({} if (c.beta_schedule, c.prediction) == ("linear", "eps") else {"network": [c.beta_schedule, c.prediction]}),
-        **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe}),
+        **({} if settings.solver == "ddim" else {"solver": settings.solver, "nfe": settings.nfe, "grid": astuple(c.grid)}),
     }
 
 
@@ -82,14 +82,13 @@ def invert(
     keep = settings.kept() if keep is None else keep
     x = to_model(model, x0)
     h: dict[int, Tensor] = {}
-    walk = sampling.invert(
-        model.unet, x, settings.inversion_walk(), model.schedule, frozenset(keep), latent, SOLVERS[settings.solver]
-    )
+    steps, solver = settings.inversion_walk(model.config.grid), SOLVERS[settings.solver]
+    walk = sampling.invert(model.unet, x, steps, model.schedule, frozenset(keep), latent, solver)
     for _, x, met in walk:
         h |= met
         if progress:
             progress(len(x))
-    return Inverted(x, h, tuple(keys), settings)
+    return Inverted(x, {t: h[t] for t in keep}, tuple(keys), settings)
 
 
 def transfer(
@@ -124,7 +123,7 @@ def transfer_walk(
     def z() -> Tensor:
         return to_device(noise(), model.device)
 
-    x_T, walk, solver = to_model(model, style.x_T), settings.transfer_walk(), SOLVERS[settings.solver]
+    x_T, walk, solver = to_model(model, style.x_T), settings.transfer_walk(model.config.grid), SOLVERS[settings.solver]
     return sampling.transfer(model.unet, x_T, h, walk, model.schedule, blend, z, solver)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffstyle.diffusion import Schedule, ddim_sigma, ddim_step, predict_x0
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
-from diffstyle.solvers import DDIM, Path, Solver
+from diffstyle.solvers import DDIM, Gap, Path, Solver, between
 from diffstyle.steps import Step
 
 
@@ -30,24 +30,33 @@ def invert(
 ) -> Iterator[tuple[Step, Tensor, dict[int, Tensor]]]:
     """DDIM inversion (arXiv 2010.02502) of x0 (N, 3, H, W) in [-1, 1].
 
-    Yields each step, the x it leads to, and by timestep the h (N, C_h, H', W') met on its way that ``keep`` names. The last x
-    is x_T; without ``latent`` the walk ends at the last h, and its x is no latent.
+    Yields each step, the x it leads to, and by timestep the h (N, C_h, H', W') that ``keep`` names: those met, or, where the walk
+    passes some without asking the network, all of these once the last is reached. The last x is x_T; without ``latent`` the walk
+    ends at the last h, and its x is no latent.
     """
-    path, missing = Path(x0, steps[0].t, schedule, solver), set(keep)
+    path, met = Path(x0, steps[0].t, schedule, solver), dict[int, Tensor]()
+    walk = [steps[0].t, *(t for step in steps for t in (step.t_next, *step.then))]
+    last = max(keep, key=walk.index, default=None)
+    passed = set(keep) - {step.t for step in steps}
     for step in steps:
         f = unet.encode(path.x, timestep(step.t, path.x))
-        h = {step.t: f.h} if step.t in missing else {}
-        if not latent and missing <= h.keys():
-            yield step, path.x, h
-            return
-        path.see(step.t, unet.decode(f))
-        ts = (step.t, step.t_next, *step.then)
-        for i, t in enumerate(ts[1:-1], start=2):
-            if t in missing:  # walked past: it costs an encode of the x there
-                x = path.at(ts[:i])
-                h[t] = unet.encode(x, timestep(t, x)).h
-        path.go(ts)
-        missing -= h.keys()
+        h = {step.t: f.h} if step.t in keep else {}
+        if passed:
+            met[step.t] = f.h
+        ends, x = step.t == last, path.x
+        if latent or not ends:
+            path.see(step.t, unet.decode(f))
+            ts = (step.t, step.t_next, *step.then)
+            if last in ts[1:-1]:  # no evaluation lies beyond it: it costs an encode of the x there
+                ends, x = True, path.at(ts[: ts.index(last) + 1])
+                met[last] = unet.encode(x, timestep(last, x)).h
+            path.go(ts)
+        if ends:
+            h |= {t: between(met, t) for t in passed}
+            passed.clear()
+            if not latent:
+                yield step, x, h
+                return
         yield step, path.x, h
 
 
@@ -68,9 +77,9 @@ def transfer(
     clipped. ``h_content`` maps inversion timesteps to (N, C_h, H', W'). ``noise`` gives the next z (N, 3, H, W) for each
     step with eta > 0.
     """
-    path = Path(x_T, steps[0].t, schedule, solver)
+    path, gap = Path(x_T, steps[0].t, schedule, solver), Gap(schedule)
     for step in steps:
-        eps, eps_h = evaluate(unet, path.x, step, h_content, blend)
+        eps, eps_h = evaluate(unet, path.x, step, h_content, blend, gap)
         path.see(step.t, eps)
         if step.event:
             x, x0 = event(unet, path.x, eps, eps_h, step, schedule, noise)
@@ -92,13 +101,21 @@ def evaluate(
     step: Step,
     h_content: Mapping[int, Tensor],
     blend: Callable[[Tensor, Tensor], Tensor],
+    gap: Gap,
 ) -> tuple[Tensor, Tensor]:
     """eps(x_t) and eps(x_t | h~_t), the same where nothing is injected."""
     f = unet.encode(x, timestep(step.t, x))
     if step.h_from is None:
         eps = unet.decode(f)
         return eps, eps
-    return decode_both(unet, f, blend(f.h, h_content[step.h_from]))
+    h = blend(f.h, h_content[step.h_from])
+    if step.guess:
+        eps_h = unet.decode(f._replace(h=h))
+        eps = gap.plain(step.t, eps_h)
+    else:
+        eps, eps_h = decode_both(unet, f, h)
+    gap.see(step.t, eps, eps_h)
+    return eps, eps_h
 
 
 def event(

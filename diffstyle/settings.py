@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffstyle.errors import UsageError
-from diffstyle.steps import Step, event_timesteps, inversion_steps, kept_timesteps, thin_out, transfer_steps
+from diffstyle.steps import USUAL, Grid, Step, event_timesteps, inversion_steps, kept_timesteps, thin_out, transfer_steps
 
 VARIANTS = ("official", "paper")
 NOISES = ("pair", "official", "golden")
@@ -112,18 +112,18 @@ class Settings:
             kept=self.kept(),
         )
 
-    def inversion_walk(self) -> list[Step]:
-        """The plan, with the evaluations that the solver asks for."""
-        return self.inversion_plan() if self.solver == "ddim" else thin_out(self.inversion_plan(), self.nfe)
+    def inversion_walk(self, grid: Grid = USUAL) -> list[Step]:
+        """The plan, with the evaluations that the solver asks for; ``grid`` is the model's (ModelConfig.grid)."""
+        return self.inversion_plan() if self.solver == "ddim" else thin_out(self.inversion_plan(), self.nfe, grid)
 
-    def transfer_walk(self) -> list[Step]:
-        return self.transfer_plan() if self.solver == "ddim" else thin_out(self.transfer_plan(), self.nfe)
+    def transfer_walk(self, grid: Grid = USUAL) -> list[Step]:
+        return self.transfer_plan() if self.solver == "ddim" else thin_out(self.transfer_plan(), self.nfe, grid)
 
-    def inversion_evaluations(self, latent: bool = True) -> int:
+    def inversion_evaluations(self, latent: bool = True, grid: Grid = USUAL) -> int:
         """Network evaluations of one inversion; without ``latent`` it ends at the last h kept, which takes no decode."""
         last = self.kept()[-1]
-        return sum(latent or step.t < last for step in self.inversion_walk())
+        return sum(latent or step.t < last for step in self.inversion_walk(grid))
 
-    def transfer_evaluations(self) -> int:
+    def transfer_evaluations(self, grid: Grid = USUAL) -> int:
         """Network evaluations of one transfer; an injection is one, with its second decode."""
-        return sum(step.evaluations for step in self.transfer_walk())
+        return sum(step.evaluations for step in self.transfer_walk(grid))

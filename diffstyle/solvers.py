@@ -12,12 +12,15 @@ DPM-Solver (Lu et al. 2022) integrates the same variable; the free correction is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from diffstyle.diffusion import Schedule, ddim_step, predict_x0
+from diffstyle.models.layers import at_least_fp32
 from diffstyle.steps import warp
 
 
@@ -78,6 +81,36 @@ class Path:
         self.x = x
         self.known = [Known(ts[0], implied_eps(x, x0, self.schedule(ts[0])))] if len(ts) > 1 else []
         self.go(ts)
+
+
+class Gap:
+    """How far apart the clean images of the plain and of the injected eps are: P_t(eps) - P_t(eps_h) = s (eps_h - eps).
+
+    It changes smoothly from one injection to the next, so that some can do without the decode of the plain eps.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.found: list[Known] = []  # of the last two injections, the newest first
+
+    def see(self, t: int, eps: Tensor, eps_h: Tensor) -> None:
+        """Both eps of the injection at t, of which the plain one may be a guess."""
+        self.found = [Known(t, noise_ratio(self.schedule(t)) * (eps_h - eps)), *self.found[:1]]
+
+    def plain(self, t: int, eps_h: Tensor) -> Tensor:
+        """The plain eps at t: half of the last change goes on, which errs less than all of it, or none."""
+        last, before = (known.eps for known in self.found)
+        return eps_h - (1.5 * last - 0.5 * before) / noise_ratio(self.schedule(t))
+
+
+def between(h: Mapping[int, Tensor], t: int) -> Tensor:
+    """h at t, from those at the evaluated timesteps around: the polynomial through the nearest two on either side."""
+    ts = sorted(h)
+    i = min(max(bisect_left(ts, t) - 2, 0), max(len(ts) - 4, 0))
+    near = ts[i : i + 4]
+    basis = lagrange_basis([warp(known) for known in near], warp(t))
+    parts = [weight * at_least_fp32(h[known]) for weight, known in zip(basis, near, strict=True)]
+    return torch.stack(parts).sum(0).to(h[near[0]].dtype)
 
 
 def glide(x: Tensor, ts: Sequence[int], known: Sequence[Known], schedule: Schedule) -> Tensor:

@@ -10,7 +10,7 @@ lets a few evaluations stand for all in between.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,6 +25,7 @@ class Step:
     then: tuple[int, ...] = ()  # timesteps walked after t_next without asking the network
     h_from: int | None = None  # inversion timestep of the content's h that is blended in here; None: nothing is
     omega: float = 0.0  # not 0: move x_t so that its own prediction matches the injected one
+    guess: bool = False  # not asked for: the plain eps, which is inferred from the injections before (solvers.Gap)
     eta: float = 0.0  # 1: as much noise as DDPM
     dt_lambda: float = 1.0  # factor on the direction pointing to x_t
 
@@ -126,25 +127,70 @@ def transfer_steps(
 
 
 def warp(t: float) -> float:
-    """sqrt(t + 1): evaluations are equally spaced in it, and eps is taken for a polynomial in it.
+    """sqrt(t + 1): eps is taken for a polynomial in it, and where nothing better is known evaluations are equally spaced in it.
 
     Measured (benchmarks/README.md): spacing evenly in t instead needs twice the evaluations, as eps varies fastest near 0.
     """
     return math.sqrt(t + 1)
 
 
-def thin_out(steps: Sequence[Step], nfe: int) -> list[Step]:
+@dataclass(frozen=True)
+class Grid:
+    """Where along a walk the network is asked: between two timesteps in proportion to the difference of their shares.
+
+    ``shares`` belong to ``ts`` and are linear in warp(t) in between. scripts/search_grid.py finds them for a model.
+    """
+
+    ts: tuple[int, ...] = (-1, 999)  # ascending
+    shares: tuple[float, ...] = (0.0, 1.0)  # rising from 0 to 1
+    guess_from: int = 1000  # from this t on, two of three injections do without the plain eps; 1000: none does
+
+    def share(self, t: int) -> float:
+        return polyline(warp(t), [warp(known) for known in self.ts], self.shares)
+
+    def timestep(self, share: float) -> int:
+        return round(polyline(share, self.shares, [warp(known) for known in self.ts]) ** 2 - 1)
+
+
+USUAL = Grid()  # for models without one of their own
+CLOSE = 45  # timesteps between an injection and the last but one before it, up to which the plain eps can be inferred
+
+
+def polyline(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
+    """The piecewise linear function through (xs, ys), xs ascending; its ends go on straight."""
+    i = min(max(bisect_right(xs, x), 1), len(xs) - 1)
+    return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1])
+
+
+def thin_out(steps: Sequence[Step], nfe: int, grid: Grid = USUAL) -> list[Step]:
     """The same walk, up or down, with fewer evaluations: all events stay, and between them as many as ``nfe`` would put
-    there if it were spread from t = 999 to the clean image. With enough of them every step is evaluated.
+    there if it were spread from t = 999 to the clean image as ``grid`` says. With enough of them every step is evaluated.
     """
     if nfe >= len(steps):
         return list(steps)
     walk = [step.t for step in steps]
-    grid = sorted(walk)
+    ascending = sorted(walk)
     ends = list(dict.fromkeys([walk[0], *(step.t for step in steps if step.event), steps[-1].t_next]))
     evaluated = set()
-    for a, b in pairwise(ends):
-        n = max(1, round(nfe * abs(warp(b) - warp(a)) / warp(999)))
-        evaluated |= {nearest(round((warp(a) + (warp(b) - warp(a)) * i / n) ** 2 - 1), grid) for i in range(n)}
+    for a, b in pairwise(map(grid.share, ends)):
+        n = max(1, round(nfe * abs(b - a)))
+        evaluated |= {nearest(grid.timestep(a + (b - a) * i / n), ascending) for i in range(n)}
     at = [i for i, t in enumerate(walk) if t in evaluated]
-    return [replace(steps[i], then=tuple(step.t_next for step in steps[i + 1 : j])) for i, j in pairwise([*at, len(steps)])]
+    guessed = guessed_events(steps, grid)
+    return [
+        replace(steps[i], then=tuple(step.t_next for step in steps[i + 1 : j]), guess=steps[i].t in guessed)
+        for i, j in pairwise([*at, len(steps)])
+    ]
+
+
+def guessed_events(steps: Sequence[Step], grid: Grid) -> set[int]:
+    """The timesteps of injections whose plain eps may be inferred: two of three, where the two before are near.
+
+    Calibration needs the eps itself.
+    """
+    injections = [step for step in steps if step.h_from is not None]
+    return {
+        step.t
+        for i, step in enumerate(injections)
+        if i % 3 and i > 1 and step.t >= grid.guess_from and not step.omega and injections[i - 2].t - step.t <= CLOSE
+    }

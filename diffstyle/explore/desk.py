@@ -168,7 +168,7 @@ class Desk:
 
         job = Job(self.model, cfg, plan, ALONE, LatentCache(self.given.cache_dir, cache_key(self.model, wish.settings)))
         needs = job.inversions.needs([pair])
-        total = sum(map(job.inversions.evaluations, needs)) + wish.settings.transfer_evaluations()
+        total = sum(map(job.inversions.evaluations, needs)) + wish.settings.transfer_evaluations(self.model.config.grid)
         job.inversions.make([pair], tick)
         for reason in job.outcome.failed.values():
             raise WorkError(reason)

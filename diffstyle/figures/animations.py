@@ -71,7 +71,7 @@ def animate_t(model: Model, cfg: RunConfig, plan: Plan, ending: str, frames: int
         content, style = inverted(model, cfg, pair, pictures)
         noise = stream.batch([pair.index]) if stream else noise_of_pairs(model, s, content, style)
         inputs = [to_image(x[0]) for x in pictures]
-        sheets, steps = [], s.transfer_walk()
+        sheets, steps = [], s.transfer_walk(model.config.grid)
         shown = set(range(len(steps) - 1, -1, -max(1, round(len(steps) / frames))))
         for i, (step, x, P) in enumerate(transfer_walk(model, content, style, s, noise)):
             if i == 0:

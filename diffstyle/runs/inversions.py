@@ -71,7 +71,7 @@ class Inversions:
     def evaluations(self, need: Need) -> int:
         """Network evaluations to make what is wanted of one picture."""
         sample = need.picture.sample
-        return sample.n_gen if sample else self.settings.inversion_evaluations(need.x_T)
+        return sample.n_gen if sample else self.settings.inversion_evaluations(need.x_T, self.model.config.grid)
 
     def make(self, pairs: Sequence[Pair], progress: Progress) -> None:
         """Put into the cache what the pairs read and it lacks."""

@@ -121,7 +121,7 @@ class Job:
         s = self.cfg.settings
         total = sum(self.inversions.evaluations(need) for need in self.inversions.needs(todo))
         alike = Counter(pair.settings(s) for pair in todo if transfers)
-        total += sum(count * own.transfer_evaluations() for own, count in alike.items())
+        total += sum(count * own.transfer_evaluations(self.model.config.grid) for own, count in alike.items())
         hidden = not (self.cfg.show_progress and self.share.first)
         often = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file keeps every state of the bar
         with tqdm(total=total, unit="eval", disable=hidden, smoothing=0.05, mininterval=often) as self.bar:

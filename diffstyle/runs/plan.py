@@ -18,6 +18,7 @@ from diffstyle.runs.pairs import Finder, Row, read_rows
 from diffstyle.runs.places import check_places
 from diffstyle.runs.sources import SAMPLES, dataset_images, parse_source, samples
 from diffstyle.settings import Settings
+from diffstyle.steps import Grid
 
 log = logging.getLogger(__name__)
 Changes = tuple[tuple[str, float], ...]  # fields of Settings and their values
@@ -57,7 +58,7 @@ class Plan:
     pairs: list[Pair]
     failed: dict[str, str] = field(default_factory=dict)  # path of an input that cannot be read -> why
 
-    def evaluations(self, *runs: Settings) -> int:
+    def evaluations(self, *runs: Settings, grid: Grid) -> int:
         """Network evaluations (one encode and at least one decode, of one picture) when nothing is cached or done.
 
         Of several runs, those that invert alike share their inversions. A sample is drawn instead.
@@ -68,10 +69,11 @@ class Plan:
         contents = {p.digest for p in self.contents if not p.sample} - styles
         total = 0
         for own in {(s.n_inv, s.t_0, s.solver, s.nfe): s for s in runs}.values():
-            total += len(styles) * own.inversion_evaluations() + len(contents) * own.inversion_evaluations(False) + drawing
+            total += len(styles) * own.inversion_evaluations(True, grid) + drawing
+            total += len(contents) * own.inversion_evaluations(False, grid)
         for settings in runs:
             alike = Counter(pair.settings(settings) for pair in self.pairs)
-            total += sum(count * own.transfer_evaluations() for own, count in alike.items())
+            total += sum(count * own.transfer_evaluations(grid) for own, count in alike.items())
         return total
 
     def written(self) -> Iterator[str]:

@@ -19,6 +19,7 @@ from diffstyle.models import FAMILIES
 from diffstyle.zoo.bounds import SETTINGS, SIZE, brief, check_architecture, number
 from diffstyle.zoo.documents import read_yaml
 from diffstyle.zoo.folders import architecture_beside, check_schedule, describe
+from diffstyle.zoo.grids import read_grid
 from diffstyle.zoo.hub import fetch_hub, is_hub
 
 CONFIG_DIR = Path(paths_config.__file__).resolve().parent
@@ -97,9 +98,10 @@ def load_config(name: str | Path, model_path: str | Path | None = None, download
     family = resolve_family(path, raw["data"], raw["model"])
     check_keys(path, root, family)  # type: ignore[arg-type]  # not None: raw is a dict
     try:
-        return read_config(path.stem, family, raw)
+        config = read_config(path.stem, family, raw)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
+    return replace(config, grid=read_grid(path, config.timesteps))
 
 
 def beside(model_path: str | Path | None) -> str | Path | None:

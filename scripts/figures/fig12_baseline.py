@@ -69,7 +69,9 @@ def adain_on_h(bench: Bench) -> torch.Tensor:
     found = []
     for c in range(len(bench.content)):
         h = {t: maps[c : c + 1].to(model.device).expand(len(x_T), -1, -1, -1) for t, maps in bench.content.h.items()}
-        *_, (_, x, _) = sampling.transfer(model.unet, x_T, h, s.transfer_walk(), model.schedule, adain, None, SOLVERS[s.solver])
+        *_, (_, x, _) = sampling.transfer(
+            model.unet, x_T, h, s.transfer_walk(model.config.grid), model.schedule, adain, None, SOLVERS[s.solver]
+        )
         found.append(x.cpu().clamp(-1, 1))
     return torch.stack(found)
 

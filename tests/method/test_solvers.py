@@ -8,57 +8,24 @@ from typing import Any
 
 import pytest
 import torch
+from gaussian import SCHEDULE, Gaussian, picture, relative
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 from walks import invert, transfer
 
-from diffstyle.diffusion import linear_schedule
 from diffstyle.errors import UsageError
 from diffstyle.hspace import Blend
 from diffstyle.models import build_unet
-from diffstyle.models.hspace_unet import Features, HSpaceUNet
+from diffstyle.models.hspace_unet import HSpaceUNet
 from diffstyle.runs.latents import LatentCache
 from diffstyle.settings import Settings
 from diffstyle.solvers import SOLVERS, Known, glide, weights
 from diffstyle.steps import inversion_steps, thin_out, transfer_steps, warp
 
-SCHEDULE = linear_schedule()
 TIMESTEPS = st.integers(0, 999)
 SMALL = {"ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": []}
-
-
-class Gaussian(HSpaceUNet):
-    """The exact eps for data distributed as N(mean, std^2) a pixel: eps = sqrt(1-abar) (x - sqrt(abar) mean) / variance.
-
-    h is the mean that it assumes, so injecting another h has a closed form too. It counts what is asked of it.
-    """
-
-    def __init__(self, std: float = 0.5) -> None:
-        super().__init__()
-        self.std, self.encodes, self.decodes, self.seen = std, 0, 0, list[int]()
-
-    def encode(self, x: Tensor, t: Tensor) -> Features:
-        self.encodes += len(x)
-        self.seen.append(int(t[0]))
-        mean = 0.2 + 0.1 * torch.tanh(x.mean((2, 3), keepdim=True)) + t[:, None, None, None] / 5000
-        return Features(mean.expand(-1, -1, 2, 2), (x,), t)
-
-    def decode(self, f: Features) -> Tensor:
-        self.decodes += len(f.h)
-        x = f.skips[0]
-        abar = torch.tensor([SCHEDULE(int(t)) for t in f.temb], dtype=x.dtype)[:, None, None, None]
-        mean = f.h.mean((2, 3), keepdim=True)
-        return (1 - abar).sqrt() * (x - abar.sqrt() * mean) / (abar * self.std**2 + 1 - abar)
-
-
-def picture(n: int = 1, seed: int = 0) -> Tensor:
-    return torch.rand(n, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 # ---- the polynomial ----------------------------------------------------------------------------------------------------
@@ -112,7 +79,7 @@ def test_every_solver_is_ddim_when_every_step_is_evaluated() -> None:
     h = invert(unet, content, settings.inversion_plan(), SCHEDULE, kept).h
     for solver in SOLVERS.values():
         quick = invert(unet, content, settings.inversion_walk(), SCHEDULE, kept, solver=solver)
-        assert list(quick.h) == list(h)
+        assert sorted(quick.h) == sorted(h)
         for t in kept:
             torch.testing.assert_close(quick.h[t], h[t], rtol=1e-10, atol=1e-10)
         both = [
@@ -190,7 +157,7 @@ def test_h_in_between_is_that_of_the_long_walk() -> None:
     full = invert(unet, x, settings.inversion_plan(), SCHEDULE, kept)
     quick = invert(unet, x, settings.inversion_walk(), SCHEDULE, kept, solver=SOLVERS["abm3"])
     assert relative(quick.x_T, full.x_T) < 1e-3
-    assert list(quick.h) == kept
+    assert sorted(quick.h) == kept
     assert max(relative(quick.h[t], full.h[t]) for t in kept) < 1e-3
 
 

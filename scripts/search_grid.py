@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Where along a walk a model must be asked, for solvers other than ddim: found on pictures of its own domain.
+
+    python scripts/search_grid.py                                              # the embedded model
+    python scripts/search_grid.py --config celeba.yml --images my/faces
+
+Records eps at every step of the official inversion of a few pictures, and chooses the timesteps for which the polynomial through
+the recorded eps, summed as the walk sums it, is nearest to the true sum: by dynamic programming, as GITS does it (arXiv
+2409.20353). Then records official transfers between the pictures, to see from which t on the plain eps of an injection can be
+inferred from the injections before it. Writes grids/NAME.json beside the config, which is read whenever the config is. Takes
+ten minutes for the embedded model on one core; an official inversion and a transfer of every picture are most of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffstyle import sampling
+from diffstyle.api import load
+from diffstyle.console import exit_code
+from diffstyle.diffusion import Schedule, ddim_step, predict_x0
+from diffstyle.errors import UsageError
+from diffstyle.files import open_folder, write_json
+from diffstyle.hspace import Blend
+from diffstyle.images import load_image
+from diffstyle.model import Model
+from diffstyle.runs.inputs import list_images
+from diffstyle.settings import Settings
+from diffstyle.solvers import Gap, noise_ratio
+from diffstyle.steps import warp
+from diffstyle.zoo.config import find_config
+from diffstyle.zoo.grids import grid_file, to_grid
+
+ROOT = Path(__file__).resolve().parents[1]
+Array = npt.NDArray[np.float64]
+
+NODES = 24  # evaluations for which the grid is searched; others are spread like these
+SPACING = 0.22  # of candidate timesteps, in warp(t)
+# An error of y = x / sqrt(abar) made at noise ratio s is 1 / sqrt(1 + (s / 8)^2) of itself in the picture: measured with the
+# embedded model, 0.5 to 0.9 below s = 6 (t = 600), 0.2 to 0.4 at 25, 0.05 at 60. Beyond, the network draws the picture anew.
+FADING = 8.0
+TOLERABLE = 0.015  # such an error, RMS in [-1, 1], that inferring one eps may make
+
+
+def faded(s: Array) -> Array:
+    return 1 / np.sqrt(1 + (s / FADING) ** 2)
+
+
+# ---- what is recorded --------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def official_inversion(model: Model, x0: Tensor, s: Settings) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """eps (T - 1, N, C H W) at every step of the inversion of x0 (N, C, H, W), x_T, and h at the kept timesteps."""
+    x, kept, eps, h = x0.to(model.device), set(s.kept()), [], {}
+    for step in tqdm(s.inversion_plan(), desc="inversion", leave=False):
+        f = model.unet.encode(x, sampling.timestep(step.t, x))
+        if step.t in kept:
+            h[step.t] = f.h
+        e = model.unet.decode(f)
+        eps.append(e.flatten(1).cpu())
+        x = ddim_step(predict_x0(x, e, model.schedule(step.t)), e, model.schedule(step.t_next))
+    return torch.stack(eps), x, h
+
+
+def products(eps: Tensor) -> Array:
+    """Mean products <eps_i, eps_j> (T - 1, T - 1) over pixels and pictures: all that the error of a weighted sum depends on."""
+    return np.mean([(e @ e.T).double().numpy() / e.shape[1] for e in eps.unbind(1)], 0)
+
+
+@torch.inference_mode()
+def inference_errors(model: Model, x_T: Tensor, h: dict[int, Tensor], s: Settings) -> dict[int, float]:
+    """RMS error of an inferred plain eps at each injection of an official transfer, as what it does to P_t."""
+    gap, x, errors, blend = Gap(model.schedule), x_T, {}, Blend(s.gamma)
+    for step in tqdm(s.transfer_plan(), desc="transfer", leave=False):
+        if step.h_from is None and not any(later.h_from for later in s.transfer_plan() if later.t < step.t):
+            break
+        seen = gap.found
+        eps, eps_h = sampling.evaluate(model.unet, x, step, h, blend, gap)
+        if step.h_from is not None and len(seen) == 2:
+            before = Gap(model.schedule)
+            before.found = seen
+            wrong = (before.plain(step.t, eps_h) - eps).square().mean().sqrt().item()
+            errors[step.t] = noise_ratio(model.schedule(step.t)) * wrong
+        x, _ = sampling.event(model.unet, x, eps, eps_h, step, model.schedule, None)
+    return errors
+
+
+# ---- the search --------------------------------------------------------------------------------------------------------
+
+
+class Legs:
+    """Squared errors of legs of the walk, from the products of eps and the walk's weights."""
+
+    def __init__(self, G: Array, schedule: Schedule) -> None:
+        n = len(G)
+        s = np.array([noise_ratio(schedule(t)) for t in range(n + 1)])
+        ds = np.diff(s)
+        self.G, self.faded, self.u = G, faded(s), np.sqrt(np.arange(n + 1) + 1.0)
+        # Sums over the steps before t, of eps with itself and with each eps, and of the powers of u = warp(t).
+        self.with_each = np.vstack([np.zeros(n), np.cumsum(ds[:, None] * G, 0)])
+        both = np.cumsum(np.cumsum(ds[:, None] * ds * G, 0), 1)
+        self.with_sum = np.pad(both, ((1, 0), (1, 0)))
+        self.moments = [np.concatenate([[0], np.cumsum(ds * self.u[:n] ** p)]) for p in range(3)]
+
+    def error(self, known: Sequence[npt.NDArray[np.int64]], a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> Array:
+        """Of the walk from a to b (arrays of timesteps) with the polynomial through ``known`` (two or three such arrays)."""
+        m0, m1, m2 = (m[b] - m[a] for m in self.moments)
+        weights = []
+        for j, t in enumerate(known):
+            o = [self.u[other] for i, other in enumerate(known) if i != j]
+            top = m1 - o[0] * m0 if len(o) == 1 else m2 - (o[0] + o[1]) * m1 + o[0] * o[1] * m0
+            weights.append(top / np.prod([self.u[t] - each for each in o], 0))
+        e: Array = self.with_sum[b, b] - 2 * self.with_sum[a, b] + self.with_sum[a, a]
+        for w, t in zip(weights, known, strict=True):
+            e = e - 2 * w * (self.with_each[b, t] - self.with_each[a, t])
+            e = e + sum(w * v * self.G[t, other] for v, other in zip(weights, known, strict=True))
+        return np.maximum(e, 0) * self.faded[a] ** 2
+
+
+def search(G: Array, schedule: Schedule, nodes: int) -> list[int]:
+    """The best ``nodes`` timesteps to ask at, ascending from 0: least sum of squared errors of the legs between them.
+
+    A state is the last two timesteps; the next leg's polynomial runs through these and its end, as a corrector's does.
+    """
+    legs, top = Legs(G, schedule), len(G)
+    C = np.array(sorted({round((i * SPACING) ** 2) for i in range(int(warp(top) / SPACING) + 1)} - {top}))
+    C = C[top > C]
+    K = len(C)
+    cost = np.full((K, K), np.inf)  # of the best way to (a, b)
+    start = np.zeros(K - 1, np.int64)
+    cost[0, 1:] = legs.error([start, C[1:]], start, C[1:])
+    step = np.full((K, K, K), np.inf, np.float32)
+    end = np.full((K, K), np.inf)  # the last leg, beyond which nothing is known
+    for a in range(K):
+        b = C[a + 1 :]
+        end[a, a + 1 :] = legs.error([np.full(len(b), C[a]), b], b, np.full(len(b), top))
+        for i in range(a + 1, K - 1):
+            c = C[i + 1 :]
+            step[a, i, i + 1 :] = legs.error([np.full(len(c), C[a]), np.full(len(c), C[i]), c], np.full(len(c), C[i]), c)
+    ways = []
+    for _ in range(nodes - 2):
+        whole = cost[:, :, None] + step
+        ways.append(whole.argmin(0))
+        cost = whole.min(0)
+    last, end_of_it = divmod(int((cost + end).argmin()), K)
+    found = [end_of_it, last]
+    for way in reversed(ways):
+        found.append(int(way[found[-1], found[-2]]))
+    return [int(C[i]) for i in reversed(found)]
+
+
+def lowest_tolerable(errors: Sequence[dict[int, float]], schedule: Schedule) -> int:
+    """The least t down to which inferring eps does no more harm than TOLERABLE at any injection; 1000 if it does at the first."""
+    lowest = 1000
+    for t in sorted(errors[0], reverse=True):
+        mean = sum(each[t] for each in errors) / len(errors)
+        if mean * faded(np.array(noise_ratio(schedule(t)))) > TOLERABLE:
+            break
+        lowest = t
+    return lowest
+
+
+def work(args: argparse.Namespace) -> None:
+    for name, least in (("n_images", 2), ("batch_size", 1)):
+        if (value := getattr(args, name)) < least:
+            raise UsageError(f"--{name} {value}: use {least} or more")
+    path = args.out or grid_file(find_config(args.config))
+    model = load(args.config, args.model_path, args.device)
+    if model.config.timesteps != 1000:
+        raise UsageError(f"{args.config}: its walk has {model.config.timesteps} timesteps; grids are searched for walks of 1000")
+    open_folder(path.parent, "--out")
+    paths = list_images(args.images, "--images", recursive=True)
+    if len(paths) < 2:
+        raise UsageError(f"--images {args.images}: a transfer needs two pictures")
+    paths = paths[:: max(1, len(paths) // args.n_images)][: args.n_images]
+    x0 = torch.stack([load_image(picture, model.config.image_size) for picture in paths])
+    s = Settings(gamma=args.gamma, n_inv=1000, n_gen=1000)
+    G, errors = np.zeros((999, 999)), []
+    for batch in x0.split(args.batch_size):
+        eps, x_T, h = official_inversion(model, batch, s)
+        G += products(eps) * len(batch) / len(x0)
+        if len(batch) > 1:  # each in the style of the one before it
+            errors.append(inference_errors(model, x_T.roll(1, 0), h, s))
+    nodes = search(G, model.schedule, NODES)
+    guess_from = lowest_tolerable(errors, model.schedule)
+    record = {
+        "t": [*nodes, 999], "share": [round(i / NODES, 6) for i in range(NODES + 1)], "guess_from": guess_from,
+        "config": model.config.name, "checkpoint": model.path.name, "sha256": model.digest, "pictures": len(x0),
+        "inferred": {str(t): round(sum(e[t] for e in errors) / len(errors), 5) for t in errors[0]},
+    }  # fmt: skip
+    to_grid(record, 1000)
+    write_json(path, record)
+    print(f"{len(x0)} pictures; {NODES} evaluations at t = {', '.join(map(str, nodes))}")
+    print(
+        f"the plain eps of two injections of three is inferred from t = {guess_from} on"
+        if guess_from < 1000
+        else "none is inferred"
+    )
+    print(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="avatars.yml")
+    parser.add_argument("--model_path")
+    parser.add_argument("--images", type=Path, default=ROOT / "test_images/avatars", help="a folder, with those inside it")
+    parser.add_argument("--n_images", type=int, default=8, help="at most so many of them")
+    parser.add_argument("--gamma", type=float, default=0.4, help="of the transfers")
+    parser.add_argument("--batch_size", type=int, default=4, help="each transfer is within a batch")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="the file (default: grids/NAME.json beside the config)")
+    args = parser.parse_args(argv)
+    return exit_code(lambda: work(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
