@@ -44,8 +44,10 @@ from diffstyle.figures.measures import Files, Measure, Sample
 from diffstyle.files import check_regular, kind_of, read_bytes, write_whole
 from diffstyle.images import decode, to_tensor
 from diffstyle.model import Model
+from diffstyle.runs.places import check_kept
 from diffstyle.zoo.bounds import SIZE, brief, number
 
+WRITTEN = ("metrics.csv", "metrics_images.csv", "metrics.md", "metrics.png")
 LARGEST_RECORD = 100 << 20  # bytes of a run.json: half a million pairs
 Table = Mapping[tuple[str, str], tuple[float, float, float]]  # (measure, variant) to value, low, high
 RECONSTRUCTION = Measure(
@@ -219,7 +221,8 @@ def plot(found: Table, rows: Sequence[Measure], path: Path) -> None:
         for i, variant in enumerate(variants):
             if cell := found.get((row.name, variant)):
                 axis.errorbar(cell[0], i, xerr=[[cell[0] - cell[1]], [cell[2] - cell[0]]], fmt="o", capsize=3)
-        axis.set(yticks=range(len(variants)), yticklabels=variants, ylim=(len(variants) - 0.5, -0.5))
+        axis.set(yticks=range(len(variants)), ylim=(len(variants) - 0.5, -0.5))
+        axis.set_yticklabels([one_line(variant) for variant in variants], parse_math=False)  # a folder may be called $x$
         axis.set_title(f"{row.name} ({row.better})", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(True, axis="x", alpha=0.3)
@@ -247,6 +250,9 @@ def work(args: argparse.Namespace) -> int:
         path = args.model_path or record.get("path")  # a record may come from anywhere: nothing that it names is fetched
         return load(args.config or record["name"], path, args.device, "fp32", download=False)
 
+    read = [file for folder, run in runs for pair in pairs_of(folder, run, args.results_dir) for file in pair.files]
+    networks = [path for path in vars(files).values() if path]
+    check_kept([args.results_dir / name for name in WRITTEN], [*dict.fromkeys(read), *networks], "move it elsewhere")
     rows = measures.build(args.protocol, model, files)
     samples, pairs, failed = [], {}, 0
     picture.cache_clear()  # of another call in this process

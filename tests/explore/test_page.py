@@ -6,12 +6,14 @@ import base64
 import functools
 import io
 import logging
+import secrets
 import shlex
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from browser_tools import chromium, requests, slider, soon
 from PIL import Image
@@ -100,6 +102,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, hosts: list[str]) -> Iterator
         pytest.importorskip("gradio", reason="Gradio is not installed (the extra demo)")
         from diffstyle.explore import page as module
 
+        patch.setattr(module, "LARGEST", 5000)  # of a dropped file
         make_tiny(folder)
         given = Given("tiny.yml", "tiny.pt", "cpu", save_dir=Path("out/explore"), cache_dir=Path("cache"))
         desk = Desk(load_model(load_config("tiny.yml"), Path("tiny.pt")), given)
@@ -189,6 +192,51 @@ def test_a_dropped_picture_is_in_the_command(page: Page, tmp_path: Path) -> None
     page.find("#stage .content input").send_keys(str(broken))
     assert soon(lambda: "not a readable picture" in page.note()), page.note()
     assert page.command() == command
+
+
+def test_a_file_too_large_is_not_taken(page: Page, tmp_path: Path) -> None:
+    page.open()
+    command = page.command()
+    (tmp_path / "large.png").write_bytes(bytes(6000))
+    page.find("#stage .style input").send_keys(str(tmp_path / "large.png"))
+    assert soon(lambda: page.note().startswith("large.png was not taken: ")), page.note()
+    assert page.command() == command
+    assert all("413" in entry["message"] for entry in page.browser.get_log("browser"))  # Chromium's own line on it
+
+
+def test_what_the_controls_cannot_mean_is_said_on_the_page(page: Page, capfd: pytest.CaptureFixture[str]) -> None:
+    """Numbers beside the sliders, which can be typed, and requests that the page does not make. The terminal stays quiet."""
+    dependencies = httpx.get(f"{page.url}config").json()["dependencies"]
+    functions = {event: each["id"] for each in dependencies for _, event in each["targets"]}
+    usual = [None, None, None, 0.4, 0.0, 400, 0, "official", "abm3", 8, 50, 0]
+
+    def answer(event: str, data: list[Any], told: Any = None) -> str:
+        job = {"data": data, "event_data": told, "fn_index": functions[event], "session_hash": secrets.token_hex(5)}
+        httpx.post(f"{page.url}gradio_api/queue/join", json=job).raise_for_status()
+        url = f"{page.url}gradio_api/queue/data?session_hash={job['session_hash']}"
+        with httpx.stream("GET", url, timeout=PATIENCE) as lines:
+            return next(line for line in lines.iter_lines() if '"process_completed"' in line)
+
+    for position, value, said in (
+        *((3, 5, '"success": true'), (9, 9999, "--nfe 9999 is out of range"), (11, -1, "--seed -1 is out of range")),
+        *((3, None, "holds no number"), (5, "x", "holds no number"), (10, [], "holds no number"), (8, "magic", "--solver magic")),
+    ):
+        assert said in answer("ask", [value if i == position else each for i, each in enumerate(usual)]).replace(":", ": ")
+    for event, told in (
+        ("paint", {"cells": "1/11"}),
+        ("drop", {}),
+        ("drop", {"path": 3}),
+        ("drop", {"path": "\0"}),
+        ("paint", {}),
+    ):
+        assert '"success":false' in answer(event, [None, None, 0] if event == "drop" else [], told)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_another_page_is_not_answered(page: Page) -> None:
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        assert httpx.get(f"{page.url}config", headers=headers).status_code == 403
+        assert httpx.post(f"{page.url}gradio_api/upload", headers=headers, files={"files": b"x"}).status_code == 403
 
 
 def test_every_control_reaches_the_command(page: Page) -> None:
