@@ -172,6 +172,29 @@ def test_links_in_a_results_folder(sweep: Path, tmp_path: Path, capsys: pytest.C
     assert len(said) == 2 and all("pipe or device" in line for line in said)
 
 
+@pytest.mark.parametrize("name", evaluate.WRITTEN)
+def test_the_report_replaces_nothing_that_is_measured(sweep: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep / "gamma=0/run.json"
+    record = json.loads(path.read_text())
+    kept = sweep / name
+    kept.write_bytes(Path(record["contents"][0]["path"]).read_bytes())
+    before = kept.read_bytes()
+    record["contents"][0]["path"] = str(sweep.parent / "link.png")
+    (sweep.parent / "link.png").symlink_to(kept)
+    path.write_text(json.dumps(record))
+    assert evaluate.main(command(sweep)) == 2
+    assert "link.png: it is read, and would be written over; move it elsewhere" in capsys.readouterr().err
+    assert kept.read_bytes() == before
+
+
+def test_a_result_of_another_size_is_not_what_the_record_says(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep / "gamma=0/run.json"
+    path.write_text(path.read_text().replace('"image_size": 32', '"image_size": 4096'))
+    assert evaluate.main(command(sweep)) == 1
+    assert capsys.readouterr().err.count("has 32 x 32 pixels, the run says 4096 x 4096") == 2
+    assert {row["variant"] for row in rows_of(sweep)} == {"gamma=1"}
+
+
 def test_a_record_does_not_have_a_model_fetched(sweep: Path) -> None:
     for path in sweep.glob("*/run.json"):
         record = json.loads(path.read_text())
@@ -206,6 +229,7 @@ RECORD_CHANGES: dict[str, Any] = {
     "changes": {"results": [{"content": "a", "style": "a", "result": "a.png", "changes": {"gamma": "0"}}]},
     "size_text": {"model": {"image_size": "32", "name": "x"}},
     "size_huge": {"model": {"image_size": 10**9, "name": "x"}},
+    "size_small": {"model": {"image_size": 8, "name": "x"}},
     "size_negative": {"model": {"image_size": -32, "name": "x"}},
     "name": {"model": {"image_size": 32, "name": ["x"]}},
     "path": {"model": {"image_size": 32, "name": "x", "path": 3}},
