@@ -143,6 +143,13 @@ def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
     return page
 
 
+def papers(timesteps: int) -> Settings:
+    """The paper's settings for a model of so many timesteps, in proportion where they are not its 1,000."""
+    steps = min(PAPER.n_gen, timesteps)
+    t_edit = PAPER.t_edit * timesteps // 1000
+    return replace(PAPER, t_0=timesteps - 1, t_edit=t_edit, n_inv=steps, n_gen=steps, nfe=min(PAPER.nfe, timesteps))
+
+
 def steps_of(start: Settings) -> list[int]:
     """The numbers of steps to choose from, those that there are timesteps for."""
     return sorted({start.n_gen, *(n for n in STEPS if n <= start.t_0 + 1)})
@@ -212,7 +219,9 @@ class Answers:
         self.desk = desk
         self.size = desk.model.config.image_size
         advised = desk.model.config.settings
-        self.start = Settings.of(**advised) if advised else PAPER
+        timesteps = desk.model.config.timesteps
+        self.start = Settings.of(**advised) if advised else papers(timesteps)
+        self.start.check(timesteps)
 
     def ask(self, content: str, style: str, mask: str, *values: Any) -> Iterator[Any]:
         """The states of the picture that the controls ask for, with the last one the command that makes it."""

@@ -10,8 +10,10 @@ import secrets
 import shlex
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -20,6 +22,7 @@ from PIL import Image
 
 import main
 from batch_tools import make_tiny, paint
+from diffstyle.errors import UsageError
 from diffstyle.explore.desk import Desk, Given, Wish
 from diffstyle.images import TEXT_KEY
 from diffstyle.settings import Settings
@@ -321,3 +324,17 @@ def test_another_page_is_not_answered(served: tuple[Desk, str, Path]) -> None:
 def test_a_file_too_large_is_not_taken(served: tuple[Desk, str, Path]) -> None:
     answers = [httpx.post(f"{served[1]}gradio_api/upload", files={"files": bytes(size)}) for size in (4000, 6000)]
     assert [answer.status_code for answer in answers] == [200, 413]
+
+
+@pytest.mark.parametrize("timesteps", [2, 50, 400, 1000, 4000])
+def test_it_begins_with_settings_that_the_model_has(served: tuple[Desk, str, Path], timesteps: int) -> None:
+    from diffstyle.explore.page import PAPER, Answers, papers
+
+    papers(timesteps).check(timesteps)
+    assert papers(1000) == PAPER
+    config = replace(served[0].model.config, timesteps=timesteps)
+    desk = SimpleNamespace(model=SimpleNamespace(config=config))
+    assert Answers(cast(Desk, desk)).start == papers(timesteps)
+    desk.model.config = replace(config, settings={"t_0": 9999})
+    with pytest.raises(UsageError, match="--t_0 9999 is out of range"):
+        Answers(cast(Desk, desk))

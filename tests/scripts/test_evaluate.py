@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import main
-from diffstyle.figures import feature_networks, metrics
+from diffstyle.figures import feature_networks, measures, metrics
 from diffstyle.files import file_hash
 from diffstyle.images import load_image
 from golden_models import ARCHITECTURES, GOLDEN
@@ -37,6 +37,9 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]  # fmt: skip
     assert main.main(argv) == 0
     return out
+
+
+plot = evaluate.plot
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +293,31 @@ def test_an_identity_network_that_does_not_fit(sweep: Path, tmp_path: Path) -> N
     torch.jit.trace(torch.nn.Linear(5, 5), torch.zeros(1, 5)).save(str(tmp_path / "id.pt"))
     assert evaluate.main([*command(sweep), "--protocol", "paper", "--identity", str(tmp_path / "id.pt")]) == 0
     assert "- identity_to_content: n/a, the network does not take pictures (" in (sweep / "metrics.md").read_text()
+
+
+class Sum(torch.nn.Module):
+    """A network that gives one number for all pictures."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum()
+
+
+@pytest.mark.parametrize("flag", ["identity", "inception", "art_inception"])
+def test_a_network_that_gives_no_numbers_of_a_picture(flag: str, tmp_path: Path) -> None:
+    torch.jit.script(Sum()).save(str(tmp_path / "sum.pt"))
+    files = measures.Files(**{flag: tmp_path / "sum.pt"})
+    reasons = [row.reason for row in (*measures.paper(files), *measures.artfid(files))]
+    assert any("the network " in reason for reason in reasons), reasons
+
+
+def test_names_of_folders_are_no_formulas(tmp_path: Path) -> None:
+    names = ("$\\frac$", "a_b^c", "\x1b[2J")
+    plot(
+        {("edges", name): (0.5, 0.4, 0.6) for name in names},
+        [measures.Measure("edges", "more", "offline", "")],
+        tmp_path / "p.png",
+    )
+    assert (tmp_path / "p.png").stat().st_size > 1000
 
 
 def test_without_matplotlib(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
