@@ -336,7 +336,7 @@ def test_a_port_or_name_that_cannot_be(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda name: "6.0")
-    monkeypatch.setattr(sys.modules[serve.__module__], "load_model", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(sys.modules[serve.__module__], "load_model", lambda *_, **__: pytest.fail("a model is loaded"))
     code, err = run(["--explore", *words], capsys)
     assert code == 2 and ("from 1 to 65535" in err or "no file can have such a name" in err), error_line(err)
 

@@ -175,19 +175,20 @@ def test_links_in_a_results_folder(sweep: Path, tmp_path: Path, capsys: pytest.C
     assert len(said) == 2 and all("pipe or device" in line for line in said)
 
 
-@pytest.mark.parametrize("name", evaluate.WRITTEN)
-def test_the_report_replaces_nothing_that_is_measured(sweep: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    path = sweep / "gamma=0/run.json"
+def test_the_report_replaces_nothing_that_is_measured(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A content that lies under the name of a report, reached by a link."""
+    path, link = sweep / "gamma=0/run.json", sweep.parent / "link.png"
     record = json.loads(path.read_text())
-    kept = sweep / name
-    kept.write_bytes(Path(record["contents"][0]["path"]).read_bytes())
-    before = kept.read_bytes()
-    record["contents"][0]["path"] = str(sweep.parent / "link.png")
-    (sweep.parent / "link.png").symlink_to(kept)
+    before = Path(record["contents"][0]["path"]).read_bytes()
+    record["contents"][0]["path"] = str(link)
     path.write_text(json.dumps(record))
-    assert evaluate.main(command(sweep)) == 2
-    assert "link.png: it is read, and would be written over; move it elsewhere" in capsys.readouterr().err
-    assert kept.read_bytes() == before
+    for name in evaluate.WRITTEN:
+        (sweep / name).write_bytes(before)
+        link.symlink_to(sweep / name)
+        assert evaluate.main(command(sweep)) == 2
+        assert "link.png: it is read, and would be written over; move it elsewhere" in capsys.readouterr().err
+        assert (sweep / name).read_bytes() == before
+        link.unlink()
 
 
 def test_a_result_of_another_size_is_not_what_the_record_says(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
