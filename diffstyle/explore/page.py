@@ -158,7 +158,7 @@ def steps_of(start: Settings) -> list[int]:
 def make_controls(start: Settings) -> dict[str, Any]:
     """The controls, under the names that ``settings_of`` knows."""
     most = start.t_0 // 10 * 10 + 10  # no content enters
-    controls = {
+    controls: dict[str, Any] = {
         "gamma": gr.Slider(0, 1, start.gamma, step=0.05, label="gamma", info="share of the content"),
         "omega": gr.Slider(0, 2, start.omega, step=0.05, label="omega", info="style calibration; 0 is off"),
         "t_edit": gr.Slider(0, most, start.t_edit, step=10, label="t_edit", info="content enters at t >= t_edit"),
