@@ -134,12 +134,15 @@ def similarity(space: Callable[[], Embedding]) -> Callable[[], Compute]:
 def probed(embed: Embedding) -> Embedding:
     """``embed``, which a file may hold, once it has taken a picture and given numbers. Raises WorkError."""
     try:
-        shape = tuple(embed(torch.zeros(1, 3, 64, 64)).shape)
+        found = embed(torch.zeros(1, 3, 64, 64))
+        shape = tuple(found.shape)
     except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:100]
         raise WorkError(f"the network does not take pictures ({reason})") from error
     if len(shape) != 2 or shape[0] != 1:
         raise WorkError(f"the network gives {shape} for a picture, not (1, D)")
+    if not found.isfinite().all():
+        raise WorkError("the network gives numbers that are not finite")
     return embed
 
 

@@ -303,9 +303,15 @@ class Sum(torch.nn.Module):
         return x.sum()
 
 
+class NotFinite(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :4] / 0
+
+
 @pytest.mark.parametrize("flag", ["identity", "inception", "art_inception"])
-def test_a_network_that_gives_no_numbers_of_a_picture(flag: str, tmp_path: Path) -> None:
-    torch.jit.script(Sum()).save(str(tmp_path / "sum.pt"))
+@pytest.mark.parametrize("network", [Sum, NotFinite])
+def test_a_network_that_gives_no_numbers_of_a_picture(network: type[torch.nn.Module], flag: str, tmp_path: Path) -> None:
+    torch.jit.script(network()).save(str(tmp_path / "sum.pt"))
     files = measures.Files(**{flag: tmp_path / "sum.pt"})
     reasons = [row.reason for row in (*measures.paper(files), *measures.artfid(files))]
     assert any("the network " in reason for reason in reasons), reasons
