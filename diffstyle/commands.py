@@ -84,6 +84,8 @@ def work(args: Namespace) -> int:
 def explore(args: Namespace) -> int:
     """Show the page to play with until it is interrupted; without folders of the user's it begins with the examples."""
 
+    check_names(args)
+
     def there(folder: str, default: str) -> str | None:
         return None if folder == default and not Path(folder).is_dir() else folder
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+LONGEST = 1000  # characters of a message; a file can hold a name of any length
+
 
 def one_line(text: object) -> str:
     """Text that may come from a file or a server, safe to show: on one line, control characters as escapes."""
@@ -18,7 +20,9 @@ class DiffstyleError(Exception):
     exit_code = 1
 
     def __init__(self, text: object = "") -> None:
-        super().__init__(one_line(text))
+        line = one_line(text)
+        half = LONGEST // 2  # what is wrong stands at the beginning, what to do at the end
+        super().__init__(line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}")
 
 
 class UsageError(DiffstyleError):

@@ -93,6 +93,17 @@ def decode(data: bytes, path: Path, size: int, exif: bool = False) -> Image.Imag
         raise WorkError(f"{path}: not a readable picture ({reason_of(error)})") from error
 
 
+def dimensions(data: bytes, path: Path) -> tuple[int, int]:
+    """Width and height of a picture, which is not decoded for it. Raises WorkError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=raster_formats()) as image:
+                return image.size
+    except Exception as error:
+        raise WorkError(f"{path}: not a readable picture ({reason_of(error)})") from error
+
+
 def reason_of(error: Exception) -> str:
     """What Pillow says, in at most 200 characters of one line."""
     if isinstance(error, UnidentifiedImageError):

@@ -20,7 +20,7 @@ def recognise(state: Mapping[str, Tensor], image_size: int = 256) -> dict[str, A
             return recognise_ddpm(state, image_size)
         if "time_embed.0.weight" in state:
             return recognise_adm(state, image_size)
-    except (KeyError, IndexError, ZeroDivisionError):
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
         pass  # the names begin like a family's but do not go on like it
     return {}
 

@@ -42,10 +42,12 @@ from diffstyle.errors import UsageError, WorkError, one_line
 from diffstyle.figures import measures, metrics
 from diffstyle.figures.measures import Files, Measure, Sample
 from diffstyle.files import check_regular, kind_of, read_bytes, write_whole
-from diffstyle.images import decode, to_tensor
+from diffstyle.images import decode, dimensions, to_tensor
 from diffstyle.model import Model
+from diffstyle.runs.places import check_kept
 from diffstyle.zoo.bounds import SIZE, brief, number
 
+WRITTEN = ("metrics.csv", "metrics_images.csv", "metrics.md", "metrics.png")
 LARGEST_RECORD = 100 << 20  # bytes of a run.json: half a million pairs
 Table = Mapping[tuple[str, str], tuple[float, float, float]]  # (measure, variant) to value, low, high
 RECONSTRUCTION = Measure(
@@ -92,7 +94,7 @@ def find_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 def check_record(record: dict[str, Any]) -> None:
     """What is used of a record, apart from its pairs, has the type it was written with. Raises ValueError, LookupError or so."""
     model = record["model"]
-    number("image_size", model["image_size"], *SIZE)
+    number("image_size", model["image_size"], int, metrics.SMALLEST, SIZE[2])
     for key, value in (("name", model["name"]), ("path", model.get("path") or "")):
         if not isinstance(value, str) or "\0" in value:
             raise ValueError(f"the model's {key} is {brief(value)}")
@@ -128,18 +130,21 @@ def pairs_of(folder: Path, run: dict[str, Any], root: Path) -> list[Pair]:
 
 
 @functools.lru_cache(64)
-def picture(path: Path, size: int, exif: bool) -> tuple[Tensor, str]:
+def picture(path: Path, size: int, exif: bool, whole: bool) -> tuple[Tensor, str]:
     """(1, 3, size, size) in [0, 1], read as a run reads its inputs, and the digest of the bytes that it was read from.
 
-    The same tensor again for a style that many pairs share.
+    The same tensor again for a style that many pairs share. Raises WorkError, also for one that is to be taken ``whole``, as a
+    result is, and has another size: the record lies.
     """
     data = read_bytes(path)
+    if whole and (found := dimensions(data, path)) != (size, size):
+        raise WorkError(f"{path}: has {found[0]} x {found[1]} pixels, the run says {size} x {size}")
     return (to_tensor(decode(data, path, size, exif))[None] + 1) / 2, hashlib.sha256(data).hexdigest()
 
 
 def measure(pair: Pair, rows: Sequence[Measure], size: int, exif: bool) -> tuple[Sample, list[str]]:
     """Everything that can be measured of one pair, and its files' digests. Raises WorkError if a picture cannot be read."""
-    pictures = [picture(f, size, exif and i > 0) for i, f in enumerate(pair.files)]
+    pictures = [picture(f, size, exif and i > 0, i == 0) for i, f in enumerate(pair.files)]
     result, content, style = (x for x, _ in pictures)
     sample = Sample(pair.variant, pair.content, pair.style)
     for row in rows:
@@ -219,7 +224,8 @@ def plot(found: Table, rows: Sequence[Measure], path: Path) -> None:
         for i, variant in enumerate(variants):
             if cell := found.get((row.name, variant)):
                 axis.errorbar(cell[0], i, xerr=[[cell[0] - cell[1]], [cell[2] - cell[0]]], fmt="o", capsize=3)
-        axis.set(yticks=range(len(variants)), yticklabels=variants, ylim=(len(variants) - 0.5, -0.5))
+        axis.set(yticks=range(len(variants)), ylim=(len(variants) - 0.5, -0.5))
+        axis.set_yticklabels([one_line(variant) for variant in variants], parse_math=False)  # a folder may be called $x$
         axis.set_title(f"{row.name} ({row.better})", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(True, axis="x", alpha=0.3)
@@ -247,6 +253,9 @@ def work(args: argparse.Namespace) -> int:
         path = args.model_path or record.get("path")  # a record may come from anywhere: nothing that it names is fetched
         return load(args.config or record["name"], path, args.device, "fp32", download=False)
 
+    read = [file for folder, run in runs for pair in pairs_of(folder, run, args.results_dir) for file in pair.files]
+    networks = [path for path in vars(files).values() if path]
+    check_kept([args.results_dir / name for name in WRITTEN], [*dict.fromkeys(read), *networks], "move it elsewhere")
     rows = measures.build(args.protocol, model, files)
     samples, pairs, failed = [], {}, 0
     picture.cache_clear()  # of another call in this process

@@ -42,6 +42,7 @@ from diffstyle.images import load_image
 from diffstyle.model import Model
 from diffstyle.runs.inputs import list_images
 from diffstyle.runs.intervals import intervals_file
+from diffstyle.runs.places import check_kept
 from diffstyle.sampling import invert
 from diffstyle.steps import inversion_steps
 
@@ -156,9 +157,15 @@ def work(args: argparse.Namespace) -> None:
     for name, least in (("n_images", 1), ("n_inv", 2), ("batch_size", 1)):
         if (value := getattr(args, name)) < least:
             raise UsageError(f"--{name} {value}: use {least} or more")
+    if args.lpips_heads is not None and not args.lpips_heads.is_file():
+        raise UsageError(f"--lpips_heads {args.lpips_heads}: no such file")
     open_folder(args.out, "--out")
     model = load(args.config, args.model_path, args.device)
+    if args.n_inv > model.config.timesteps:
+        raise UsageError(f"--n_inv {args.n_inv}: {model.config.name} has {model.config.timesteps} timesteps")
     paths = list_images(args.images, "--images", recursive=True)[: args.n_images]
+    written = [*(args.out / f"intervals.{ending}" for ending in ("csv", "png", "pdf")), intervals_file(model.path)]
+    check_kept(written, paths, "choose another --out")
     x0 = torch.stack([load_image(path, model.config.image_size) for path in paths])
     rule = pick_rule(x0, args.lpips_heads)
     points = distances(model, x0, rule, args.n_inv, args.batch_size)

@@ -6,9 +6,9 @@ A picture here is a run of one pair: the same plan, the same cache of inversions
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shlex
-import shutil
 import sys
 import threading
 import time
@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -24,14 +25,14 @@ import torch
 from PIL import Image
 
 from diffstyle.errors import WorkError
-from diffstyle.files import file_hash, open_folder, write_whole
+from diffstyle.files import kind_of, open_folder, read_bytes, write_whole
 from diffstyle.images import to_image, write_png
 from diffstyle.model import Model
 from diffstyle.pipeline import cache_key, transfer_walk
 from diffstyle.runs.config import RunConfig
 from diffstyle.runs.job import Job
 from diffstyle.runs.latents import LatentCache
-from diffstyle.runs.names import mark
+from diffstyle.runs.names import mark, shorten
 from diffstyle.runs.plan import Pair, Plan, make_plan
 from diffstyle.runs.records import pair_record
 from diffstyle.runs.workers import ALONE
@@ -205,6 +206,7 @@ class Desk:
             raise WorkError(reason)
         return cfg, plan
 
+    @cached_property
     def map_size(self) -> tuple[int, int]:
         """Height and width of the h map, which is what a mask acts on."""
         size = self.model.config.image_size
@@ -216,29 +218,38 @@ class Desk:
     # ---- what is not in the folders ------------------------------------------------------------------------------
 
     def keep(self, dropped: Path) -> Path:
-        """Put a dropped picture where a command can name it, under its own name; the same bytes are kept once."""
-        folder = self.given.save_dir / "inputs"
+        """Put a dropped picture where a command can name it, under its own name; the same bytes are kept once.
+
+        Raises WorkError.
+        """
+        folder, data = self.given.save_dir / "inputs", read_bytes(dropped)
         open_folder(folder, "--save_dir")
-        digest = file_hash(dropped)
-        for name in (dropped.name, f"{dropped.stem}~{mark(digest)}{dropped.suffix}"):
-            path = folder / name
-            if not path.exists():
-                with dropped.open("rb") as source:
-                    write_whole(path, lambda f: shutil.copyfileobj(source, f))  # called at once
-            if file_hash(path) == digest:
-                break
-        return path
+        longer = f"{shorten(dropped.stem)}~{mark(hashlib.sha256(data).hexdigest())}{dropped.suffix}"
+        for path in (folder / dropped.name, folder / longer):
+            if not kind_of(path):
+                write_whole(path, lambda f: f.write(data))
+            if kind_of(path) == "file" and read_bytes(path) == data:
+                return path
+        raise WorkError(f"{path}: something else lies there; move it away")
 
     def keep_mask(self, cells: str) -> str:
-        """The mask's file, of rows of 0 and 1 such as "0110/0000" (white takes the content); "" where nothing is painted."""
+        """The mask's file, of rows of 0 and 1 such as "0110/0000" (white takes the content); "" where nothing is painted.
+
+        Raises WorkError for cells that are not those of h.
+        """
+        height, width = self.map_size
+        rows = str(cells).split("/")
+        if [len(row) for row in rows] != [width] * height or not set(cells) <= set("01/"):
+            raise WorkError(f"that is no mask of {height} rows of {width} cells")
         if "1" not in cells:
             return ""
-        rows = cells.split("/")
-        image = Image.new("L", (len(rows[0]), len(rows)))
+        image = Image.new("L", (width, height))
         image.putdata([255 * int(cell) for row in rows for cell in row])
+        file = io.BytesIO()
+        image.save(file, format="PNG")
         folder = self.given.save_dir / "masks"
         open_folder(folder, "--save_dir")
         path = folder / f"mask_{mark(cells)}.png"
-        if not path.exists():
-            write_whole(path, lambda f: image.save(f, format="PNG"))
+        if kind_of(path) != "file" or read_bytes(path) != file.getvalue():
+            write_whole(path, lambda f: f.write(file.getvalue()))
         return str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import logging
 import os
@@ -17,9 +18,11 @@ from typing import Any
 import gradio as gr
 from gradio.themes.utils.fonts import Font
 from PIL import Image
+from starlette.middleware import Middleware
 
-from diffstyle.errors import DiffstyleError, WorkError
+from diffstyle.errors import DiffstyleError, WorkError, one_line
 from diffstyle.explore.desk import Desk, Going, Made, Wish
+from diffstyle.explore.guard import OwnPageOnly
 from diffstyle.images import open_fitted
 from diffstyle.settings import VARIANTS, Settings
 from diffstyle.solvers import SOLVERS
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 THUMBNAIL = 96  # pixels
 SHOWN = 60  # thumbnails a side
+LARGEST = 200 << 20  # bytes of a file that is dropped
 STRIP = (0.0, 0.2, 0.4, 0.6, 0.8)
 # The paper's, where the config advises none. abm3 takes less time than ddim with 50 steps, and is nearer to ddim with 1,000.
 PAPER = Settings(gamma=0.3, n_inv=1000, n_gen=1000, solver="abm3", nfe=24)
@@ -68,6 +72,8 @@ def launch(page: Any, port: int | None = None) -> str:
             prevent_thread_lock=True,
             ssr_mode=False,
             footer_links=[],
+            max_file_size=LARGEST,
+            app_kwargs={"middleware": [Middleware(OwnPageOnly)]},
             theme=theme,
             head=f"<style>{text('page.css')}</style>",  # as css= Gradio would rewrite the selectors
         )
@@ -91,7 +97,7 @@ def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
                     js_on_load=text("stage.js"),
                     apply_default_css=False,
                     elem_id="stage",
-                    map=list(desk.map_size()),
+                    map=list(desk.map_size),
                     **inputs,
                     result="",
                     file="",
@@ -119,20 +125,29 @@ def build(desk: Desk, contents: Sequence[Path], styles: Sequence[Path]) -> Any:
         stage.ask(**ask)
         for control in controls.values():
             control.change(None, js=ASK)
-        controls["variant"].input(lambda variant: Settings.of(variant=variant).omega, controls["variant"], controls["omega"])
-        controls["solver"].input(answers.steps, controls["solver"], controls["steps"])
+        controls["variant"].input(
+            quiet(lambda variant: Settings.of(variant=variant).omega), controls["variant"], controls["omega"]
+        )
+        controls["solver"].input(quiet(answers.steps), controls["solver"], controls["steps"])
         for side in sides:
-            side.gallery.select(side.choose, side.paths, [side.chosen, stage], show_progress="hidden").then(**ask)
+            side.gallery.select(quiet(side.choose), side.paths, [side.chosen, stage], show_progress="hidden").then(**ask)
         given = [each for side in sides for each in (side.paths, side.gallery, side.chosen)]
         taken = gr.State(0)  # files dropped so far; a picture is asked for only after one could be read, else it hid the error
         paths = [side.paths for side in sides]
-        stage.drop(answers.drop(sides), [*paths, taken], [*given, stage, taken], show_progress="hidden")
+        stage.drop(quiet(answers.drop(sides)), [*paths, taken], [*given, stage, taken], show_progress="hidden")
         taken.change(**ask)
-        stage.paint(answers.paint, None, mask).then(**ask)
+        stage.paint(quiet(answers.paint), None, mask).then(**ask)
         five.click(answers.strip, wish, [stage, strip], **at_once)
-        strip.select(answers.gamma, None, controls["gamma"])
+        strip.select(quiet(answers.gamma), None, controls["gamma"])
         copy.click(None, command, None, js="(text) => window.diffstyle.copy(text)")
     return page
+
+
+def papers(timesteps: int) -> Settings:
+    """The paper's settings for a model of so many timesteps, in proportion where they are not its 1,000."""
+    steps = min(PAPER.n_gen, timesteps)
+    t_edit = PAPER.t_edit * timesteps // 1000
+    return replace(PAPER, t_0=timesteps - 1, t_edit=t_edit, n_inv=steps, n_gen=steps, nfe=min(PAPER.nfe, timesteps))
 
 
 def steps_of(start: Settings) -> list[int]:
@@ -143,7 +158,7 @@ def steps_of(start: Settings) -> list[int]:
 def make_controls(start: Settings) -> dict[str, Any]:
     """The controls, under the names that ``settings_of`` knows."""
     most = start.t_0 // 10 * 10 + 10  # no content enters
-    controls = {
+    controls: dict[str, Any] = {
         "gamma": gr.Slider(0, 1, start.gamma, step=0.05, label="gamma", info="share of the content"),
         "omega": gr.Slider(0, 2, start.omega, step=0.05, label="omega", info="style calibration; 0 is off"),
         "t_edit": gr.Slider(0, most, start.t_edit, step=10, label="t_edit", info="content enters at t >= t_edit"),
@@ -157,7 +172,14 @@ def make_controls(start: Settings) -> dict[str, Any]:
             "steps": gr.Dropdown(steps_of(start), value=start.n_gen, label="steps", info="of inversion and generation"),
             "seed": gr.Number(start.seed, precision=0, minimum=0, label="seed", info="of the noise below t_boost"),
         }
+    for control in controls.values():
+        control.preprocess = as_given  # Gradio would refuse what lies beside the slider, with a traceback in the terminal
     return controls
+
+
+def as_given(value: Any) -> Any:
+    """What the browser says of a control; ``Answers.wish`` judges it."""
+    return value
 
 
 def settings_of(
@@ -197,7 +219,9 @@ class Answers:
         self.desk = desk
         self.size = desk.model.config.image_size
         advised = desk.model.config.settings
-        self.start = Settings.of(**advised) if advised else PAPER
+        timesteps = desk.model.config.timesteps
+        self.start = Settings.of(**advised) if advised else papers(timesteps)
+        self.start.check(timesteps)
 
     def ask(self, content: str, style: str, mask: str, *values: Any) -> Iterator[Any]:
         """The states of the picture that the controls ask for, with the last one the command that makes it."""
@@ -232,7 +256,10 @@ class Answers:
     def wish(self, content: str, style: str, mask: str, *values: Any) -> Wish:
         if not content or not style:
             raise WorkError(CHOOSE)
-        return Wish(Path(content), Path(style), settings_of(self.start, mask, *values))
+        try:
+            return Wish(Path(content), Path(style), settings_of(self.start, mask, *values))
+        except (TypeError, ValueError, OverflowError):
+            raise WorkError("one of the controls holds no number") from None
 
     def picture(self, path: str) -> str:
         """An input as the network sees it."""
@@ -246,8 +273,8 @@ class Answers:
 
         def answer(contents: list[str], styles: list[str], taken: int, event: gr.EventData) -> list[Any]:
             stay = [gr.skip()] * 3
-            file = Path(event.path).resolve()
             try:
+                file = Path(event.path).resolve()
                 if not file.is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve()):  # the browser says where it is
                     raise WorkError("that is no file dropped on this page")
                 if event.side == sides[0].name:
@@ -322,6 +349,22 @@ class Side:
         except WorkError as error:
             log.warning("%s", error)
             return False
+
+
+def quiet(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """``answer``, whose errors are shown on the page and not in the terminal, where Gradio prints a traceback of each.
+
+    What it is asked comes from the browser and may be anything.
+    """
+
+    @functools.wraps(answer)
+    def quietly(*words: Any) -> Any:
+        try:
+            return answer(*words)
+        except (DiffstyleError, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            raise gr.Error(one_line(error)[:200], print_exception=False) from None
+
+    return quietly
 
 
 # ---- what the stage is told ----------------------------------------------------------------------------------------

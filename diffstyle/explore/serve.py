@@ -39,12 +39,14 @@ def serve(
     Nothing of it leaves the machine: the server is bound to 127.0.0.1. Raises UsageError where Gradio is missing.
     """
     check_gradio()
+    if port is not None and not 0 < port < 1 << 16:
+        raise UsageError(f"--explore {port}: a port is a number from 1 to 65535")
     given = Given(config, model_path, device, precision, Path(save_dir) / "explore", Path(cache_dir))
     contents = inputs(given, content_dir, "--content_dir", EXAMPLES / "contents")
     styles = inputs(given, style_dir, "--style_dir", EXAMPLES / "styles")
     checkpoint = Path(model_path) if model_path else None
     place = pick_device(device)
-    model = load_model(load_config(config), checkpoint, place, pick_precision(precision, place), download=download)
+    model = load_model(load_config(config, model_path, download), checkpoint, place, pick_precision(precision, place), download)
     desk = Desk(model, given)
     with tempfile.TemporaryDirectory(prefix="diffstyle-") as folder:
         # For Gradio, before it is imported. What is dropped on the page waits in this folder and goes with it.

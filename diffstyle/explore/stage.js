@@ -48,8 +48,12 @@ $(".compare").addEventListener("pointermove", (event) => {
 async function take(name, file) {
   if (!file) return;
   $(".note").textContent = `reading ${file.name}`;
-  const { path } = await upload(file);
-  trigger("drop", { side: name, path });
+  try {
+    const { path } = await upload(file);
+    trigger("drop", { side: name, path });
+  } catch (error) {
+    $(".note").textContent = `${file.name} was not taken: ${error.message}`;
+  }
 }
 
 for (const name of ["content", "style"]) {

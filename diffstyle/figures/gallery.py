@@ -10,6 +10,7 @@ import base64
 import csv
 import hashlib
 import html
+import io
 import json
 import math
 import os
@@ -20,10 +21,11 @@ from typing import Any
 from urllib.parse import quote
 
 from diffstyle.errors import WorkError
-from diffstyle.files import write_whole
+from diffstyle.files import check_regular, read_bytes, write_whole
 
 TEMPLATE = Path(__file__).parent / "page"
 EMBED_BYTES = 8_000_000  # up to here the pictures go into the page, which is then one file; beyond it links to them
+LARGEST_TABLE = 32 << 20  # bytes of a metrics.csv, 200,000 pairs
 PAIR_KEYS = ("content", "style")  # the columns of metrics.csv that name a pair
 
 
@@ -39,11 +41,11 @@ def write_report(save_dir: Path) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object written by a run."""
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_bytes(path).decode("utf-8", "surrogateescape")
         value = json.loads(text, parse_float=finite, parse_constant=finite)
-    except OSError as error:
-        raise WorkError(f"{path}: cannot be read ({error.strerror}); a finished run leaves it in its --save_dir") from error
-    except ValueError as error:
+    except WorkError as error:
+        raise WorkError(f"{error}; a finished run leaves it in its --save_dir") from error
+    except (ValueError, RecursionError) as error:
         raise WorkError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict) or not isinstance(value.get("results"), list):
         raise WorkError(f"{path}: not the record of a run")
@@ -65,12 +67,13 @@ def read_metrics(path: Path) -> dict[tuple[str, str], dict[str, float]]:
         return {}
     table: dict[tuple[str, str], dict[str, float]] = {}
     try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                values = {key: finite(text) for key, text in row.items() if key not in PAIR_KEYS}
-                pair = row.get("content") or "", row.get("style") or ""
-                table[pair] = {key: value for key, value in values.items() if value is not None}
-    except (OSError, csv.Error) as error:
+        if (size := check_regular(path)) > LARGEST_TABLE:
+            raise WorkError(f"{path}: {size} bytes, more than the {LARGEST_TABLE} that are read")
+        for row in csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline="")):
+            values = {key: finite(text) for key, text in row.items() if key not in PAIR_KEYS}
+            pair = row.get("content") or "", row.get("style") or ""
+            table[pair] = {key: value for key, value in values.items() if value is not None}
+    except csv.Error as error:
         raise WorkError(f"{path}: not readable as a table ({error})") from error
     return table
 

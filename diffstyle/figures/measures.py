@@ -125,15 +125,25 @@ def similarity(space: Callable[[], Embedding]) -> Callable[[], Compute]:
     """Cosine of the result's embedding with the content's."""
 
     def build() -> Compute:
-        embed = space()
-        try:
-            embed(torch.zeros(1, 3, 64, 64))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1][:100]
-            raise WorkError(f"the network does not take pictures ({reason})") from error
+        embed = probed(space())
         return lambda r, c, s: metrics.cosine(embed(r), embed(c))
 
     return build
+
+
+def probed(embed: Embedding) -> Embedding:
+    """``embed``, which a file may hold, once it has taken a picture and given numbers. Raises WorkError."""
+    try:
+        found = embed(torch.zeros(1, 3, 64, 64))
+        shape = tuple(found.shape)
+    except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:100]
+        raise WorkError(f"the network does not take pictures ({reason})") from error
+    if len(shape) != 2 or shape[0] != 1:
+        raise WorkError(f"the network gives {shape} for a picture, not (1, D)")
+    if not found.isfinite().all():
+        raise WorkError("the network gives numbers that are not finite")
+    return embed
 
 
 @dataclass(frozen=True)
@@ -223,7 +233,7 @@ def paper(files: Files) -> list[Measure]:
     vgg = Measure("gram_to_style_vgg19", "less", "paper", "VGG-19 relu1_1 to relu5_1, ImageNet mean and deviation, no resizing "
                   "from 64 pixels on; mean over layers of the mean squared difference of F F^T / (C H W)")  # fmt: skip
     return [
-        attempt(fid, embed=lambda: feature_networks.inception(files.inception)),
+        attempt(fid, embed=lambda: probed(feature_networks.inception(files.inception))),
         attempt(identity, similarity(lambda: feature_networks.face_recogniser(files.identity))),
         attempt(vgg, gram(feature_networks.vgg_style)),
     ]
@@ -238,7 +248,7 @@ def artfid(files: Files) -> list[Measure]:
         rows.append(attempt(Measure(f"lpips_to_{side}", "less", "artfid", how), compute))
     art = Measure("fid_art", "less", "artfid", "all results against their styles, one a result; ArtFID's Inception, which "
                   "resizes by itself; not extrapolated to infinitely many", style_per_result=True)  # fmt: skip
-    art = attempt(art, embed=lambda: feature_networks.art_inception(files.art_inception))
+    art = attempt(art, embed=lambda: probed(feature_networks.art_inception(files.art_inception)))
     product = ("lpips_to_content", "fid_art")
     reason = "; ".join(dict.fromkeys(row.reason for row in (*rows, art) if row.reason))
     whole = Measure("artfid", "less", "artfid", "(1 + lpips_to_content) (1 + fid_art)", product=product, reason=reason)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALLEST = 11  # pixels of a picture, the window of ssim
 GREY = (0.2125, 0.7154, 0.0721)  # luma weights (scikit-image's rgb2gray)
 FLOAT = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -85,7 +86,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) of the grey pictures: Gaussian window, sigma 1.5, 11 pixels; 1 is equal.
 
     As scikit-image's structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1):
-    the mean is over the places whose window lies inside the picture, which must be 11 pixels or larger.
+    the mean is over the places whose window lies inside the picture, which must be SMALLEST pixels or larger.
     """
     a, b = to_grey(a).double(), to_grey(b).double()
     offsets = torch.arange(-5, 6, dtype=torch.float64, device=a.device)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from diffstyle.errors import UsageError
-from diffstyle.files import file_hash
+from diffstyle.errors import UsageError, WorkError
+from diffstyle.files import check_regular, file_hash, kind_of, read_bytes
+
+LARGEST = 4 << 20  # bytes of a table; that of 1,000 timesteps has 40 kB
+MOST = 10_000  # timesteps that a model can have
 
 
 def intervals_file(checkpoint: Path) -> Path:
@@ -18,13 +22,22 @@ def read_intervals(checkpoint: Path) -> tuple[int, int]:
     """(t_edit, t_boost) of the model in this file. Raises UsageError where they were never found, or for other weights."""
     path = intervals_file(checkpoint)
     again = "python scripts/intervals.py --config CONFIG --model_path MODEL --images FOLDER"
+    if not kind_of(path):
+        raise UsageError(f"auto: {path} is missing; make it with {again}")
     try:
-        record = json.loads(path.read_text())
-        t_edit, t_boost, digest = int(record["t_edit"]), int(record["t_boost"]), record["sha256"]
-    except FileNotFoundError:
-        raise UsageError(f"auto: {path} is missing; make it with {again}") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        if check_regular(path) > LARGEST:
+            raise ValueError(f"more than the {LARGEST} bytes that are read")
+        record = json.loads(read_bytes(path))
+        t_edit, t_boost, digest = timestep(record["t_edit"]), timestep(record["t_boost"]), record["sha256"]
+    except (WorkError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(f"auto: {path} cannot be read ({type(error).__name__}); make it again with {again}") from None
     if digest != file_hash(checkpoint):
         raise UsageError(f"auto: {path} was made for other weights than {checkpoint.name} holds; make it again with {again}")
     return t_edit, t_boost
+
+
+def timestep(value: Any) -> int:
+    """``value`` itself. Raises ValueError for what scripts/intervals.py does not write."""
+    if type(value) is not int or not 0 <= value < MOST:
+        raise ValueError("no timestep")
+    return value

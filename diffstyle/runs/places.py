@@ -57,6 +57,14 @@ def check_places(cfg: RunConfig, written: Iterable[str], read: Iterable[Path]) -
             check_own(cfg.save_dir / "index.html", lambda data: any(mark in data for mark in GALLERY))
 
 
+def check_kept(written: Iterable[Path], read: Iterable[Path], instead: str) -> None:
+    """The same for a script that writes a few files of its own; ``instead`` says what to do. Raises UsageError."""
+    taken = {(identity(path.parent), fold(path.name)) for path in written}
+    for path in read:
+        if any((identity(entry.parent), fold(entry.name)) in taken for entry in ways_to(path)):
+            raise UsageError(f"{path}: it is read, and would be written over; {instead}")
+
+
 def identity(path: Path) -> Identity | None:
     """What a file or folder is to the system, however it is called; None where there is none."""
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,6 +28,7 @@ SWEPT = ("gamma", "omega", "t_edit", "t_boost", "dt_lambda", "n_gen", "n_inv", "
 TYPES: dict[str, type] = {"float": float, "int": int, "str": str}
 KEYS = {f.name: TYPES[str(f.type)] for f in fields(Settings) if f.name in SWEPT}
 Values = Mapping[str, float | int | str]
+MOST = 10_000  # combinations; each becomes a folder
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,10 @@ def name_of(values: Values) -> str:
 def make_points(axes: Sequence[Axis], cfg: RunConfig, settings: Callable[[Values], Settings]) -> list[Point]:
     """Every combination; ``settings`` resolves the values of one into complete settings.
 
-    Without axes it is the one of no values, whose folder is save_dir itself.
+    Without axes it is the one of no values, whose folder is save_dir itself. Raises UsageError for more than can be meant.
     """
+    if (count := math.prod(len(axis.values) for axis in axes)) > MOST:
+        raise UsageError(f"--sweep: {count} combinations of {', '.join(axis.key for axis in axes)}; use {MOST} at most")
     points = []
     for combination in itertools.product(*(axis.values for axis in axes)):
         values = dict(zip((axis.key for axis in axes), combination, strict=True))

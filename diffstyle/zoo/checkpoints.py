@@ -47,6 +47,9 @@ def load_model(
         raise WorkError(f"{path}: changed since its download (sha256 {digest}, then {first}): "
                         f"get it again, or delete {sidecar(path).name} to accept it")  # fmt: skip
     schedule = make_schedule(config.beta_schedule, config.beta_start, config.beta_end, config.timesteps)
+    if not schedule(config.timesteps - 1):
+        raise UsageError(f"config {config.name}: with these betas nothing is left of the picture at t = {config.timesteps - 1}, "
+                         "and pure noise has no inversion")  # fmt: skip
     device = torch.device(device)
     unet = to_precision(build_strictly(config, read_state(path), path), DTYPES[precision])
     unet.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)

@@ -176,15 +176,26 @@ def check_keys(path: Path, root: yaml.Node, family: str) -> None:
     # An official YAML describes its ADM with the DDPM's keys, which the official code ignores too.
     architecture = architecture_keys(family) | architecture_keys("ddpm")
     assert isinstance(root, yaml.MappingNode)  # load_config has seen a dict
+    check_once(path, root)
     for section, body in root.value:
         reject_unless(path, section, section.value in KNOWN_KEYS, KNOWN_KEYS, "section")
         if not isinstance(body, yaml.MappingNode):
             continue
+        check_once(path, body)
         known = KNOWN_KEYS[section.value] | IGNORED_KEYS.get(section.value, set())
         if section.value == "model":
             known |= architecture
         for key, _ in body.value:
             reject_unless(path, key, key.value in known, known, f"key in {section.value}")
+
+
+def check_once(path: Path, node: yaml.MappingNode) -> None:
+    """Reject a key that is there twice: YAML takes the last one without a word."""
+    taken: set[str] = set()
+    for key, _ in node.value:
+        if key.value in taken:
+            raise UsageError(f"{path}, line {key.start_mark.line + 1}: {brief(key.value)} is there twice")
+        taken.add(key.value)
 
 
 def reject_unless(path: Path, node: yaml.Node, ok: bool, known: Any, what: str) -> None:

@@ -49,7 +49,7 @@ def architecture_beside(weights: Path) -> dict[str, Any] | None:
 def schedule_beside(weights: Path) -> dict[str, Any] | None:
     """ModelConfig's schedule and prediction by the scheduler_config.json that goes with ``weights``, if there is one."""
     places = (weights.with_name(SCHEDULER), weights.parent.parent / "scheduler" / SCHEDULER)
-    path = next((place for place in places if place.exists()), None)
+    path = next((place for place in places if place.exists() or place.is_symlink()), None)  # a link to nowhere is no absence
     if path is None:
         return None
     described = read_json(path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
+import json
 import shlex
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,12 +20,14 @@ import torch
 from cli_tools import error_line, run
 
 import main
-from batch_tools import make_tiny, paint
-from diffstyle.errors import DiffstyleError, UsageError
+from batch_tools import ARCHITECTURE, make_tiny, paint
+from diffstyle.errors import DiffstyleError, UsageError, WorkError
 from diffstyle.explore import desk as module
 from diffstyle.explore.desk import Desk, Given, Going, Made, Wish
-from diffstyle.explore.serve import inputs
+from diffstyle.explore.guard import OwnPageOnly
+from diffstyle.explore.serve import inputs, serve
 from diffstyle.masks import build_mask
+from diffstyle.models.convert import diffusers_config, to_diffusers
 from diffstyle.pipeline import transfer_walk
 from diffstyle.settings import Settings
 from diffstyle.zoo.checkpoints import load_model
@@ -202,13 +208,42 @@ def test_dropped_pictures_are_kept_once_under_their_names(desk: Desk, tmp_path: 
     assert len([*first.parent.iterdir()]) == 2
 
 
+def test_a_dropped_picture_is_never_another_that_lies_under_its_name(desk: Desk, tmp_path: Path) -> None:
+    dropped = paint(tmp_path / "a/me.png", 1)
+    desk.keep(paint(tmp_path / "b/me.png", 2))
+    longer = desk.keep(dropped)
+    longer.write_bytes(b"damaged")
+    with pytest.raises(WorkError, match="something else lies there"):
+        desk.keep(dropped)
+    longest = paint(tmp_path / "a" / f"{'x' * 251}.png", 3)
+    assert desk.keep(longest).name == longest.name
+    assert desk.keep(paint(tmp_path / "b" / longest.name, 4)).read_bytes() != longest.read_bytes()
+
+
+def test_a_damaged_mask_is_made_anew(desk: Desk) -> None:
+    cells = "/".join(["01100000"] * 8)
+    path = Path(desk.keep_mask(cells))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])
+    assert desk.keep_mask(cells) == str(path) and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "cells", ["1" * 64, "1/11", "/".join(["1" * 8] * 9), "/".join(["2" * 8] * 8), "/".join(["１" * 8] * 8), 5]
+)
+def test_only_cells_of_h_are_a_mask(desk: Desk, cells: Any) -> None:
+    with pytest.raises(WorkError, match="no mask of 8 rows of 8 cells"):
+        desk.keep_mask(cells)
+    assert not (desk.given.save_dir / "masks").exists()
+
+
 def test_a_brushed_mask_is_the_mask_of_h(desk: Desk) -> None:
-    assert desk.map_size() == (8, 8)
+    assert desk.map_size == (8, 8)
     assert desk.keep_mask("/".join(["00000000"] * 8)) == ""
     rows = ["00000000", "01100000", *["00010000"] * 6]
     path = desk.keep_mask("/".join(rows))
     assert path == desk.keep_mask("/".join(rows)) and Path(path).is_file()
-    mask = build_mask(path, desk.map_size())
+    mask = build_mask(path, desk.map_size)
     assert mask is not None
     assert torch.equal(mask[0, 0], torch.tensor([[float(cell) for cell in row] for row in rows]))
 
@@ -261,3 +296,61 @@ def test_pictures_to_choose_from(desk: Desk) -> None:
         found("nowhere")
     with pytest.raises(UsageError, match="--content_dir sample:2: the page shows files only"):
         found("sample:2")
+
+
+# ---- the server ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:7860"}, 200),
+        ({"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
+        ({"host": "127.0.0.1:7860", "origin": "http://evil.example"}, 403),
+        ({"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:1234"}, 403),
+        ({"host": "127.0.0.1:7860", "origin": "null"}, 403),
+        ({"host": "evil.example:7860"}, 403),  # a name that leads to this machine
+        ({"host": "evil.example", "origin": "http://evil.example"}, 403),
+        ({}, 403),
+    ],
+)
+def test_only_the_page_itself_is_answered(headers: dict[str, str], status: int) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        await send({"status": 200})
+
+    raw = [(key.encode(), value.encode()) for key, value in headers.items()]
+    asyncio.run(OwnPageOnly(page)({"type": "http", "headers": raw}, None, send))
+    assert sent[0]["status"] == status
+    sent.clear()
+    asyncio.run(OwnPageOnly(page)({"type": "websocket", "headers": raw}, None, send))
+    assert (sent[0].get("status") == 200) == (status == 200)
+
+
+@pytest.mark.parametrize("words", [["70000"], ["-1"], ["--save_dir", "x" * 300], ["--model_path", "a\0b"]])
+def test_a_port_or_name_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "6.0")
+    monkeypatch.setattr(sys.modules[serve.__module__], "load_model", lambda *_, **__: pytest.fail("a model is loaded"))
+    code, err = run(["--explore", *words], capsys)
+    assert code == 2 and ("from 1 to 65535" in err or "no file can have such a name" in err), error_line(err)
+
+
+def test_the_page_reads_what_lies_beside_the_weights(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run does: a diffusers folder as --model_path needs no --config."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "6.0")
+    shown: list[Desk] = []
+    page = SimpleNamespace(show=lambda desk, *_: shown.append(desk))
+    monkeypatch.setitem(sys.modules, "diffstyle.explore.page", page)
+    monkeypatch.setattr("diffstyle.explore.page", page, raising=False)
+    Path("net").mkdir()
+    Path("net/config.json").write_text(json.dumps(diffusers_config(8, ARCHITECTURE)))
+    torch.save(to_diffusers(torch.load("tiny.pt")), "net/diffusion_pytorch_model.bin")
+    serve(model_path="net", device="cpu", content_dir="c", style_dir="s", save_dir="out")
+    assert (shown[0].model.config.name, shown[0].model.config.image_size) == ("net", 8)
+    assert "--config avatars.yml --model_path net" in shown[0].given.command(wish())

@@ -6,18 +6,23 @@ import base64
 import functools
 import io
 import logging
+import secrets
 import shlex
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import httpx
 import pytest
 from browser_tools import chromium, requests, slider, soon
 from PIL import Image
 
 import main
 from batch_tools import make_tiny, paint
+from diffstyle.errors import UsageError
 from diffstyle.explore.desk import Desk, Given, Wish
 from diffstyle.images import TEXT_KEY
 from diffstyle.settings import Settings
@@ -90,8 +95,8 @@ def hosts() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, hosts: list[str]) -> Iterator[Page]:
-    """The tiny model's page, open in the browser, with what was asked for before forgotten."""
+def served(tmp_path_factory: pytest.TempPathFactory, hosts: list[str]) -> Iterator[tuple[Desk, str, Path]]:
+    """The tiny model's desk, the address of its page, and the folder that it works in."""
     folder = tmp_path_factory.mktemp("explore")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
@@ -100,27 +105,37 @@ def page(tmp_path_factory: pytest.TempPathFactory, hosts: list[str]) -> Iterator
         pytest.importorskip("gradio", reason="Gradio is not installed (the extra demo)")
         from diffstyle.explore import page as module
 
+        patch.setattr(module, "LARGEST", 5000)  # of a dropped file
         make_tiny(folder)
         given = Given("tiny.yml", "tiny.pt", "cpu", save_dir=Path("out/explore"), cache_dir=Path("cache"))
         desk = Desk(load_model(load_config("tiny.yml"), Path("tiny.pt")), given)
         sides = [[Path(f"{s}/{s}{i:02d}.png") for i in range(n)] for s, n in (("c", 2), ("s", 3))]
         blocks = module.build(desk, *sides)
-        with chromium() as browser:
-            found = Page(browser, desk, module.launch(blocks), folder)
-            found.open()
-            yield found
+        yield desk, module.launch(blocks), folder
         blocks.close()
 
 
+@pytest.fixture(scope="module")
+def page(served: tuple[Desk, str, Path]) -> Iterator[Page]:
+    """The page, open in the browser, with what was asked for before forgotten."""
+    with chromium() as browser:
+        found = Page(browser, *served)
+        found.open()
+        yield found
+
+
 @pytest.fixture(autouse=True)
-def quiet(page: Page, hosts: list[str]) -> Iterator[None]:
+def quiet(request: pytest.FixtureRequest, hosts: list[str]) -> Iterator[None]:
     """No console message, and nothing was asked of another host, by the browser or by the server."""
+    page: Page | None = request.getfixturevalue("page") if "page" in request.fixturenames else None
     yield
+    ours = {"127.0.0.1", "localhost", "::1", "local"}
+    assert set(hosts) <= ours
+    if page is None:
+        return
     assert page.browser.get_log("browser") == []
     for url in requests(page.browser):
         assert url.startswith((page.url, "data:", "blob:")), url
-    ours = {"127.0.0.1", "localhost", "::1", "local"}
-    assert set(hosts) <= ours
 
 
 def keys() -> Any:
@@ -271,3 +286,55 @@ def test_the_types_that_the_record_tells_apart(page: Page) -> None:
     for value in (PAPER, settings_of(PAPER, "", 1, 0, 400.0, 0.0, "official", "abm3", 24.0, 1000, 3)):
         assert all(type(getattr(value, name)) is type(getattr(Settings(), name)) for name in vars(value))
     assert "--gamma 1.0 " in page.desk.given.command(Wish(Path("a"), Path("b"), value))
+
+
+def test_what_the_controls_cannot_mean_is_said_on_the_page(
+    served: tuple[Desk, str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers beside the sliders, which can be typed, and requests that the page does not make. The terminal stays quiet."""
+    _, url, _ = served
+    dependencies = httpx.get(f"{url}config").json()["dependencies"]
+    functions = {event: each["id"] for each in dependencies for _, event in each["targets"]}
+    usual = [None, None, None, 0.4, 0.0, 400, 0, "official", "abm3", 8, 50, 0]
+
+    def answer(event: str, data: list[Any], told: Any = None) -> str:
+        job = {"data": data, "event_data": told, "fn_index": functions[event], "session_hash": secrets.token_hex(5)}
+        httpx.post(f"{url}gradio_api/queue/join", json=job).raise_for_status()
+        states = f"{url}gradio_api/queue/data?session_hash={job['session_hash']}"
+        with httpx.stream("GET", states, timeout=PATIENCE) as lines:
+            return next(line for line in lines.iter_lines() if '"process_completed"' in line)
+
+    for position, value, said in (
+        *((3, 5, '"success": true'), (9, 9999, "--nfe 9999 is out of range"), (11, -1, "--seed -1 is out of range")),
+        *((3, None, "holds no number"), (5, "x", "holds no number"), (10, [], "holds no number"), (8, "magic", "--solver magic")),
+    ):
+        assert said in answer("ask", [value if i == position else each for i, each in enumerate(usual)]).replace(":", ": ")
+    for event, told in (("paint", {"cells": "1/11"}), ("paint", {}), ("drop", {}), ("drop", {"path": 3})):
+        assert '"success":false' in answer(event, [None, None, 0] if event == "drop" else [], told)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_another_page_is_not_answered(served: tuple[Desk, str, Path]) -> None:
+    _, url, _ = served
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        assert httpx.get(f"{url}config", headers=headers).status_code == 403
+        assert httpx.post(f"{url}gradio_api/upload", headers=headers, files={"files": b"x"}).status_code == 403
+
+
+def test_a_file_too_large_is_not_taken(served: tuple[Desk, str, Path]) -> None:
+    answers = [httpx.post(f"{served[1]}gradio_api/upload", files={"files": bytes(size)}) for size in (4000, 6000)]
+    assert [answer.status_code for answer in answers] == [200, 413]
+
+
+@pytest.mark.parametrize("timesteps", [2, 50, 400, 1000, 4000])
+def test_it_begins_with_settings_that_the_model_has(served: tuple[Desk, str, Path], timesteps: int) -> None:
+    from diffstyle.explore.page import PAPER, Answers, papers
+
+    papers(timesteps).check(timesteps)
+    assert papers(1000) == PAPER
+    config = replace(served[0].model.config, timesteps=timesteps)
+    desk = SimpleNamespace(model=SimpleNamespace(config=config))
+    assert Answers(cast(Desk, desk)).start == papers(timesteps)
+    desk.model.config = replace(config, settings={"t_0": 9999})
+    with pytest.raises(UsageError, match="--t_0 9999 is out of range"):
+        Answers(cast(Desk, desk))

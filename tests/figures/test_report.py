@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,24 @@ def test_numbers_that_no_browser_reads_are_left_out(tmp_path: Path) -> None:
         write_report(folder)
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"results": 3}'])
+def test_a_table_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fake_run(tmp_path, ["a"], ["c", "d"])
+    (folder / "metrics.csv").touch()
+    os.truncate(folder / "metrics.csv", 5 << 30)
+    monkeypatch.setattr("csv.DictReader", lambda *_: pytest.fail("this is read as a whole"))
+    with pytest.raises(WorkError, match=r"metrics\.csv: 5368709120 bytes, more than the"):
+        write_report(folder)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/tty", "nowhere"])
+def test_a_record_that_is_no_file_is_not_waited_for(tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.json").symlink_to(target)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("this is read as a whole"))
+    with pytest.raises(WorkError, match=r"run\.json: no.* a finished run leaves it in its --save_dir"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"results": 3}', "[" * 100_000])
 def test_no_record_no_report(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text)

@@ -97,6 +97,14 @@ def test_sweep_of_two_axes(base: list[str], tmp_path: Path, capsys: pytest.Captu
     assert figure.shape[0] > 2 * 96 and figure.shape[1] > 4 * 96
 
 
+def test_more_combinations_than_can_be_meant(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = ",".join(map(str, range(1000)))
+    axes = [word for key in ("gamma", "omega", "dt_lambda") for word in ("--sweep", f"{key}={values}")]
+    assert main.main([*base, *axes]) == 2
+    assert "1000000000 combinations of gamma, omega, dt_lambda; use 10000 at most" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_third_axis_is_a_figure_each(base: list[str], tmp_path: Path) -> None:
     axes = ["--sweep", "gamma=0,1", "--sweep", "omega=0,0.3", "--sweep", "n_gen=3,4"]
     assert main.main([*base, *axes]) == 0

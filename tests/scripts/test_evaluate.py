@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import main
-from diffstyle.figures import feature_networks, metrics
+from diffstyle.figures import feature_networks, measures, metrics
 from diffstyle.files import file_hash
 from diffstyle.images import load_image
 from golden_models import ARCHITECTURES, GOLDEN
@@ -37,6 +37,9 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]  # fmt: skip
     assert main.main(argv) == 0
     return out
+
+
+plot = evaluate.plot
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +175,30 @@ def test_links_in_a_results_folder(sweep: Path, tmp_path: Path, capsys: pytest.C
     assert len(said) == 2 and all("pipe or device" in line for line in said)
 
 
+def test_the_report_replaces_nothing_that_is_measured(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A content that lies under the name of a report, reached by a link."""
+    path, link = sweep / "gamma=0/run.json", sweep.parent / "link.png"
+    record = json.loads(path.read_text())
+    before = Path(record["contents"][0]["path"]).read_bytes()
+    record["contents"][0]["path"] = str(link)
+    path.write_text(json.dumps(record))
+    for name in evaluate.WRITTEN:
+        (sweep / name).write_bytes(before)
+        link.symlink_to(sweep / name)
+        assert evaluate.main(command(sweep)) == 2
+        assert "link.png: it is read, and would be written over; move it elsewhere" in capsys.readouterr().err
+        assert (sweep / name).read_bytes() == before
+        link.unlink()
+
+
+def test_a_result_of_another_size_is_not_what_the_record_says(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep / "gamma=0/run.json"
+    path.write_text(path.read_text().replace('"image_size": 32', '"image_size": 4096'))
+    assert evaluate.main(command(sweep)) == 1
+    assert capsys.readouterr().err.count("has 32 x 32 pixels, the run says 4096 x 4096") == 2
+    assert {row["variant"] for row in rows_of(sweep)} == {"gamma=1"}
+
+
 def test_a_record_does_not_have_a_model_fetched(sweep: Path) -> None:
     for path in sweep.glob("*/run.json"):
         record = json.loads(path.read_text())
@@ -206,6 +233,7 @@ RECORD_CHANGES: dict[str, Any] = {
     "changes": {"results": [{"content": "a", "style": "a", "result": "a.png", "changes": {"gamma": "0"}}]},
     "size_text": {"model": {"image_size": "32", "name": "x"}},
     "size_huge": {"model": {"image_size": 10**9, "name": "x"}},
+    "size_small": {"model": {"image_size": 8, "name": "x"}},
     "size_negative": {"model": {"image_size": -32, "name": "x"}},
     "name": {"model": {"image_size": 32, "name": ["x"]}},
     "path": {"model": {"image_size": 32, "name": "x", "path": 3}},
@@ -266,6 +294,37 @@ def test_an_identity_network_that_does_not_fit(sweep: Path, tmp_path: Path) -> N
     torch.jit.trace(torch.nn.Linear(5, 5), torch.zeros(1, 5)).save(str(tmp_path / "id.pt"))
     assert evaluate.main([*command(sweep), "--protocol", "paper", "--identity", str(tmp_path / "id.pt")]) == 0
     assert "- identity_to_content: n/a, the network does not take pictures (" in (sweep / "metrics.md").read_text()
+
+
+class Sum(torch.nn.Module):
+    """A network that gives one number for all pictures."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum()
+
+
+class NotFinite(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :4] / 0
+
+
+@pytest.mark.parametrize("flag", ["identity", "inception", "art_inception"])
+@pytest.mark.parametrize("network", [Sum, NotFinite])
+def test_a_network_that_gives_no_numbers_of_a_picture(network: type[torch.nn.Module], flag: str, tmp_path: Path) -> None:
+    torch.jit.script(network()).save(str(tmp_path / "sum.pt"))
+    files = measures.Files(**{flag: tmp_path / "sum.pt"})
+    reasons = [row.reason for row in (*measures.paper(files), *measures.artfid(files))]
+    assert any("the network " in reason for reason in reasons), reasons
+
+
+def test_names_of_folders_are_no_formulas(tmp_path: Path) -> None:
+    names = ("$\\frac$", "a_b^c", "\x1b[2J")
+    plot(
+        {("edges", name): (0.5, 0.4, 0.6) for name in names},
+        [measures.Measure("edges", "more", "offline", "")],
+        tmp_path / "p.png",
+    )
+    assert (tmp_path / "p.png").stat().st_size > 1000
 
 
 def test_without_matplotlib(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

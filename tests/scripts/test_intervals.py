@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -100,11 +101,49 @@ def test_what_is_missing_or_of_other_weights_is_told(argv: list[str], tmp_path: 
         read_intervals(checkpoint)
 
 
+TABLE: dict[str, object] = {"t_edit": 400, "t_boost": 200, "sha256": file_hash(GOLDEN / "ddpm/model.pt")}
+HOSTILE: dict[str, str] = {
+    "deep": "[" * 100_000,
+    "sparse": "",
+    "a list": "[1, 2]",
+    **{f"t_edit {t}": json.dumps(TABLE).replace("400", t) for t in ("true", "400.7", '"400"', "-1", "1e30", "Infinity", "10000")},
+}
+
+
+@pytest.mark.parametrize("kind", [*HOSTILE, "pipe", "device", "folder"])
+def test_a_table_that_the_script_has_not_written(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, place = tmp_path / "model.pt", tmp_path / "model.intervals.json"
+    shutil.copy(GOLDEN / "ddpm/model.pt", checkpoint)
+    place.write_text(json.dumps(TABLE))
+    assert read_intervals(checkpoint) == (400, 200)
+    place.unlink()
+    makers = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}
+    makers.get(kind, lambda path: path.write_text(HOSTILE[kind]))(place)
+    if kind == "sparse":
+        os.truncate(place, 5 << 20)
+    if kind in ("pipe", "device", "sparse"):
+        monkeypatch.setattr(Path, "read_text", lambda *_: pytest.fail("this is read as a whole"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_intervals(checkpoint)
+
+
+def test_the_table_replaces_no_picture(argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(GOLDEN / "images/contents", out)
+    picture = (out / "content_a.png").rename(out / "intervals.png")
+    before = picture.read_bytes()
+    assert intervals.main([*argv, "--images", str(out)]) == 2
+    assert "intervals.png: it is read, and would be written over" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
 def test_wrong_use_is_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert intervals.main([*argv, "--n_inv", "1"]) == 2
     assert intervals.main([*argv, "--n_images", "1"]) == 2
     assert intervals.main([*argv, "--images", "/nowhere"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert intervals.main([*argv, "--n_inv", "1001"]) == 2
+    assert intervals.main([*argv, "--lpips_heads", "/nowhere"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 5
 
 
 def test_auto_reads_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

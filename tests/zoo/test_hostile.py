@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from diffstyle.zoo import documents, weights
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.entries import load_zoo
+from diffstyle.zoo.folders import schedule_beside
 from diffstyle.zoo.integrity import sidecar
+from diffstyle.zoo.strict import build_strictly
 from diffstyle.zoo.weights import read_state
 
 CONFIG = ModelConfig("tiny", "CelebA_HQ", "CelebA_HQ", 32, "ddpm", {"ch": 32, "ch_mult": [1], "num_res_blocks": 1})
@@ -258,6 +261,8 @@ CONFIGS: dict[str, tuple[str, str]] = {
     "a long key": (DDPM + "x" * 1000 + ": 1", "..."),
     "a tag": (DDPM + "checkpoint: !!python/object/apply:os.system [true]", "not a readable YAML file"),
     "a picture in the network": (DDPM.replace("ch: 32", "ch: 32, in_channels: 1"), "in_channels is 1, it must be 3"),
+    "a key twice": (DDPM + "settings: {gamma: 0.1, gamma: 0.2}", "line 3: 'gamma' is there twice"),
+    "a section twice": (DDPM + "settings: {gamma: 0.1}\nsettings: {gamma: 0.2}", "line 4: 'settings' is there twice"),
     "yes for a number": (DDPM.replace("ch: 32", "ch: yes"), "ch is True, not a number"),
 }
 
@@ -377,6 +382,28 @@ def test_damaged_checkpoints_are_read_or_refused_in_one_line(whole: bytes, chang
 @given(st.text())
 def test_one_line_is_one_printable_line(text: str) -> None:
     assert one_line(text).isprintable()
+
+
+def test_a_message_is_no_longer_than_a_screen() -> None:
+    """Names in a file can have any length; what is wrong and what to do stay."""
+    text = str(WorkError(f"config.json: act_fn is {'x' * 200_000}, the DDPM network needs silu"))
+    assert len(text) < 1100 and text.startswith("config.json: act_fn is x") and text.endswith("x, the DDPM network needs silu")
+
+
+def test_a_scalar_where_a_convolution_belongs() -> None:
+    state = build_unet("ddpm", 32, CONFIG.architecture).state_dict() | {"conv_in.weight": torch.tensor(0.0)}
+    refused(lambda: build_strictly(CONFIG, state, Path("m.pt")), "conv_in.weight is () in the file")
+
+
+def test_betas_that_leave_nothing_of_the_picture(tmp_path: Path) -> None:
+    torch.save(build_unet("ddpm", 32, CONFIG.architecture).state_dict(), tmp_path / "m.pt")
+    refused(lambda: load_model(replace(CONFIG, beta_start=0.9, beta_end=0.9), tmp_path / "m.pt"), "pure noise has no inversion")
+
+
+@pytest.mark.parametrize("target", ["nowhere", "scheduler_config.json"])
+def test_a_description_that_is_a_link_to_nowhere_is_not_absent(target: str, tmp_path: Path) -> None:
+    (tmp_path / "scheduler_config.json").symlink_to(target)
+    refused(lambda: schedule_beside(tmp_path / "diffusion_pytorch_model.bin"), "scheduler_config.json: not readable")
 
 
 def test_torch_s_advice_is_not_passed_on() -> None:
