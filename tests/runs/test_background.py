@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ def test_tasks_are_done_in_order_and_few_wait() -> None:
     gate, done = threading.Event(), list[int]()
     with Background(CUDA) as background:
 
+        def late(i: int) -> None:
+            gate.wait(10)
+            done.append(i)
+
         def put_all() -> None:
             for i in range(ROOM + 1):
-                background.put(lambda i=i: (gate.wait(10), done.append(i))[1])  # type: ignore[misc]
+                background.put(partial(late, i))
 
         putter = threading.Thread(target=put_all)
         putter.start()
