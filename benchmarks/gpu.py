@@ -5,8 +5,9 @@
     python benchmarks/gpu.py --device cpu --quick      # that it works, on any machine, in less than a minute
 
 Evaluations of the full-size networks (random weights: speed does not depend on them) in every precision, plain and compiled,
-against the fastest 3x3 convolution measured in the same precision; pairs a second of whole walks, inversions included; and
-how far the embedded model's pictures are from those of the CPU in fp32.
+against the fastest 3x3 convolution measured in the same precision; pairs a second of whole walks, inversions included; how
+far the embedded model's pictures are from those of the CPU in fp32; and how far two small trained networks are from the official
+code's own results (tests/golden/trained; on the CPU in fp32 they are within 1e-4).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 import torch
+from golden import parity
 from meter import flops_of
 from precision import WALKS, load, timed, transferred
 from solvers import compare
@@ -106,8 +108,15 @@ def errors(args: Namespace) -> Iterator[str]:
         yield f"| {precision} ({model.precision}) | {error['psnr_min']:.1f} | {error['max_error']:.4f} |"
 
 
+def goldens(args: Namespace) -> Iterator[str]:
+    """Rows: precision, network, case, results, and the worst relative error of them."""
+    for precision in ("fp32", *args.precisions):
+        for family, case, count, error in parity(args.device, precision, args.quick):
+            yield f"| {precision} | {family} | {case} | {count} | {error:.1e} |"
+
+
 def work(args: Namespace) -> None:
-    """Print the card and the three tables, row by row."""
+    """Print the card and the four tables, row by row."""
     device = pick_device(args.device)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"no card ({device})"
     print(f"{card}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
@@ -115,6 +124,7 @@ def work(args: Namespace) -> None:
         ("network | precision | how | batch | evaluations/s | TFLOP/s | of the peak | GB", evaluations),
         ("network | precision | walk | pairs/s", pairs),
         ("precision | PSNR to the CPU's fp32, the least | max error", errors),
+        ("precision | network | case | results | worst error, of the largest value", goldens),
     ):
         print(f"\n| {header} |\n|{'---|' * (header.count('|') + 1)}")
         for row in rows(args):
@@ -124,7 +134,7 @@ def work(args: Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="the embedded network, batches 1 and 2, no compilation")
+    parser.add_argument("--quick", action="store_true", help="the embedded network, batches 1 and 2, no compilation, few goldens")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=["auto", *DTYPES])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])

@@ -119,6 +119,19 @@ def ending() -> Iterator[None]:
         yield
 
 
+def until_work() -> None:
+    """What a script calls before it imports torch: until ``exit_code`` heeds them, ``SIGNALS`` end it at once, with one line."""
+
+    def stop(number: int, _: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, b"interrupted\n")
+        os._exit(128 + number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
 @contextlib.contextmanager
 def postponed() -> Iterator[list[int]]:
     """``SIGNALS`` do not cut in: their numbers are put on the list, for the work to act on where it is consistent."""

@@ -20,6 +20,11 @@ from the flags. What is missing is n/a, with the reason; a file that is named an
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import csv
 import functools

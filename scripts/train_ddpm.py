@@ -3,10 +3,13 @@
 
     python scripts/train_ddpm.py --config my.yml --data FOLDER --out runs/mine
 
-That is the usual eps-prediction, at the size and with the network that my.yml names (configs/avatars.yml is a small one);
---bf16 makes it about twice as fast on a CPU that has bfloat16. --out gets ``ema.pt`` (the weights, loads with --model_path),
-``last.pt`` (the same command goes on from it), ``loss.csv`` and ``samples_*.png``. Every draw comes from (seed, iteration), so
-a resumed run repeats an uninterrupted one exactly.
+That is the usual eps-prediction, at the size and with the network that my.yml names (configs/avatars.yml is a small one), on
+a GPU if there is one; --precision bf16 makes it faster there, and about twice as fast on a CPU that has bfloat16. --out gets
+``ema.pt`` (the weights, loads with --model_path), ``last.pt`` (the same command goes on from it), ``loss.csv`` and
+``samples_*.png``. Every draw comes from (seed, iteration), so a resumed run repeats an uninterrupted one exactly. Several GPUs
+share each batch of --batch pictures, for the weights of one up to rounding:
+
+    torchrun --nproc_per_node 4 scripts/train_ddpm.py --batch 64 ...
 
 A small network sends everything through its skip connections, and then the method has nothing to inject. Terms against
 that, for any pictures:
@@ -25,11 +28,20 @@ And where the truth of a transfer is known, because shapes and colours were draw
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import copy
 import io
 import logging
+import math
+import signal
 import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -37,7 +49,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 from training.data import Layers, Pictures, load_data
-from training.losses import WEIGHTINGS, Settings, generator, plain_loss
+from training.device import HERE, Draws, Place, computing
+from training.losses import WEIGHTINGS, Settings, plain_loss
 from training.options import Parser, check, real, whole
 from training.transfers import STRIDE, Walks, transfer_loss
 from training.watch import WATCHED, h_influence, sample
@@ -49,7 +62,9 @@ from diffstyle.files import check_regular, open_folder, read_bytes, write_whole
 from diffstyle.images import save_png, tile, to_image
 from diffstyle.model import ModelConfig
 from diffstyle.models import build_unet
+from diffstyle.runs.background import leaving
 from diffstyle.runs.records import remove_leftovers
+from diffstyle.runs.workers import find_share
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
 
@@ -66,19 +81,28 @@ class Trainer:
     """Network, averaged network and optimiser, with everything that a resume needs."""
 
     def __init__(
-        self, config: ModelConfig, settings: Settings, data: Pictures | Layers, out: Path, compiled: bool = False
+        self,
+        config: ModelConfig,
+        settings: Settings,
+        data: Pictures | Layers,
+        out: Path,
+        compiled: bool = False,
+        place: Place = HERE,
     ) -> None:
         if settings.transfer and not isinstance(data, Layers):
             raise UsageError("--transfer needs pictures whose shapes and colours are known: make_avatars.py --layers")
         torch.manual_seed(settings.seed)  # the initial weights
-        self.config, self.settings, self.data, self.out = config, settings, data, out
+        self.config, self.settings, self.data, self.out, self.place = config, settings, data, out, place
         self.schedule = make_schedule(config.beta_schedule, config.beta_start, config.beta_end, config.timesteps)
         self.abar = torch.tensor(self.schedule.values)
-        self.unet = build_unet(config.family, config.image_size, config.architecture).to(memory_format=torch.channels_last)
+        unet = build_unet(config.family, config.image_size, config.architecture)
+        self.unet = unet.to(place.device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.unet).requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), fused=True)
-        self.walks = Walks(round(settings.walks * settings.batch / 2), config.image_size) if settings.transfer else None
+        walks = round(settings.walks * settings.batch / 2)
+        self.walks = Walks(walks, config.image_size, place.device) if settings.transfer else None
         self.iteration = 0
+        self.running: deque[Callable[[], Tensor]] = deque()  # losses that a GPU may still be computing
         self.losses: list[float] = []  # since the last entry of loss.csv
         if compiled:
             self.unet.encode, self.unet.decode = torch.compile(self.unet.encode), torch.compile(self.unet.decode)  # type: ignore[method-assign]
@@ -86,37 +110,52 @@ class Trainer:
     def loss(self) -> Tensor:
         """The loss of the iteration that comes; its draws depend on the seed and the iteration only."""
         s = self.settings
-        g = generator(s.seed, self.iteration)
-        with torch.autocast("cpu", torch.bfloat16, enabled=s.bf16):
+        g = Draws(s.seed, self.iteration, self.place)
+        with torch.autocast(self.place.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             if self.walks is not None and isinstance(self.data, Layers):
                 return transfer_loss(self.unet, self.data, self.abar, s, g, self.walks)
             return plain_loss(self.unet, self.data, self.abar, s, g)
 
     def step(self, lr: float) -> float:
-        """One iteration; returns its loss. Raises WorkError when the loss is not finite."""
+        """One iteration; returns the last loss that is known. A GPU is not waited for: there it is the one before."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         loss = self.loss()
-        if not torch.isfinite(loss):
-            raise WorkError(f"iteration {self.iteration}: the loss is {loss.item()}; resume with a lower --lr")
         self.optimiser.zero_grad()
         loss.backward()
+        loss = loss.detach()
+        self.place.average([loss, *(p.grad for p in self.unet.parameters() if p.grad is not None)])
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimiser.step()
         self.iteration += 1
         decay = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.unet.parameters()), 1 - decay)
-        return loss.item()
+        self.running.append(leaving(loss))
+        return self.settle(0 if self.place.device.type == "cpu" else 1)
+
+    def settle(self, running: int = 0) -> float:
+        """Note the losses of all iterations but the last few, and return the last. Raises WorkError when one is not finite."""
+        loss = math.nan
+        while len(self.running) > running:
+            loss = self.running.popleft()().item()
+            if not math.isfinite(loss):
+                iteration = self.iteration - 1 - len(self.running)
+                raise WorkError(f"iteration {iteration}: the loss is {loss}; resume with a lower --lr")
+            self.losses.append(loss)
+        return loss
 
     def save(self) -> None:
-        """Write last.pt (to resume) and ema.pt (to use), each whole or not at all."""
+        """Write last.pt (to resume) and ema.pt (to use), each whole or not at all; of several processes the first does it."""
+        self.settle()
+        if not self.place.share.first:
+            return
         state = {
             "settings": asdict(self.settings),
             "iteration": self.iteration,
             "losses": self.losses,
             "model": self.unet.state_dict(),
-            "ema": self.ema.state_dict(),
+            "ema": {name: x.cpu() for name, x in self.ema.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),
             "walks": self.walks.state() if self.walks else {},
         }
@@ -140,6 +179,7 @@ class Trainer:
             before = dict(state["settings"])
         except Exception as error:  # torch.load has no common error
             raise UsageError(f"{path}: cannot be resumed ({one_line(error)[:150]}); use another --out") from error
+        before.setdefault("precision", "bf16" if before.get("bf16") else "fp32")  # as older files say it
         changed = [f"{k} {before.get(k)} -> {v}" for k, v in asdict(self.settings).items() if v != before.get(k)]
         if changed:
             log.warning("resuming with other settings: %s", ", ".join(changed))
@@ -152,8 +192,12 @@ class Trainer:
 
     def report(self) -> None:
         """Append iteration, mean loss since the last entry and h-influence to loss.csv; draw samples to look at."""
+        self.settle()
         mean = sum(self.losses) / max(1, len(self.losses))
-        influence = h_influence(self.ema, self.data, self.abar)
+        self.losses = []
+        if not self.place.share.first:
+            return
+        influence = h_influence(self.ema, self.data, self.abar, self.place.device)
         path = self.out / "loss.csv"
         header = "iteration,loss," + ",".join(f"h_influence_{t}" for t in WATCHED)
         try:
@@ -164,17 +208,22 @@ class Trainer:
         rows.append(f"{self.iteration},{mean:.6f}," + ",".join(f"{v:.4f}" for v in influence))
         write_whole(path, lambda f: f.write(("\n".join(rows) + "\n").encode()))
         size = self.config.image_size
-        pictures = [to_image(x) for x in sample(self.ema, (16, 3, size, size), self.schedule)]
+        pictures = [to_image(x) for x in sample(self.ema, (16, 3, size, size), self.schedule, device=self.place.device)]
         save_png(self.out / f"samples_{self.iteration:07d}.png", tile([pictures[:8], pictures[8:]], 8, size, 2))
-        self.losses = []
 
 
 def train(trainer: Trainer, args: argparse.Namespace) -> None:
-    """Iterate up to ``args.iterations``. A signal is acted on between two iterations only, for no save to hold half of one."""
-    with postponed() as signals, tqdm(total=args.iterations, initial=trainer.iteration, unit="it", smoothing=0.02) as bar:
-        while trainer.iteration < args.iterations and not signals:
+    """Iterate up to ``args.iterations``. A signal is acted on between two iterations only, for no save to hold half of one.
+
+    All processes act on one that any of them got. What an iteration leaves of a GPU's memory the pictures may have.
+    """
+    place, begun = trainer.place, trainer.iteration
+    bar = tqdm(total=args.iterations, initial=begun, unit="it", smoothing=0.02, disable=not place.share.first)
+    with postponed() as signals, bar:
+        while trainer.iteration < args.iterations and not place.anywhere(bool(signals)):
             loss = trainer.step(learning_rate(trainer.settings, trainer.iteration, args.iterations, args.decay))
-            trainer.losses.append(loss)
+            if trainer.iteration == begun + 1:
+                trainer.data.keep_on(place.device)
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             bar.update()
             if trainer.iteration % args.report_every == 0 or trainer.iteration == args.iterations:
@@ -183,7 +232,7 @@ def train(trainer: Trainer, args: argparse.Namespace) -> None:
                 trainer.save()
         trainer.save()
         if trainer.iteration < args.iterations:
-            stop = Interrupted(signals[0])
+            stop = Interrupted(signals[0] if signals else signal.SIGTERM)
             stop.progress = f"saved at iteration {trainer.iteration}"
             raise stop
 
@@ -196,7 +245,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, help="where weights, losses and samples go; resumes if used before")
     parser.add_argument("--init", type=Path, help="weights to begin with (ema.pt, a published checkpoint) unless --out resumes")
     parser.add_argument("--iterations", type=whole(0, 10**9), default=100_000)
-    parser.add_argument("--batch", type=whole(1, 65536), default=d.batch)
+    parser.add_argument("--batch", type=whole(1, 65536), default=d.batch, help="pictures an iteration, of all processes together")
     parser.add_argument("--lr", type=real(1e-12, 1e3), default=d.lr)
     parser.add_argument("--warmup", type=whole(0, 10**9), default=d.warmup, help="iterations of linear warm-up; 0: none")
     parser.add_argument("--decay", type=whole(0, 10**9), default=0, help="iterations at the end in which the rate falls to 0")
@@ -209,7 +258,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--walks", type=real(0, 1), default=d.walks, help="share of transfers that go on from the last one's")
     parser.add_argument("--same_shape", type=real(0, 1), default=d.same_shape, help="share of transfers within one shape")
     parser.add_argument("--transfer_from", type=whole(STRIDE, 999), default=d.transfer_from, help="least t at which to transfer")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (cuda:1 ...) or mps")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default=d.precision, help="bf16: bfloat16 autocast")
+    parser.add_argument("--bf16", action="store_const", const="bf16", dest="precision", help="the same as --precision bf16")
     parser.add_argument("--uneven", type=real(0, 1), default=d.uneven, help="noise that looks like a walk's errors: losses.py")
     parser.add_argument("--t_power", type=real(1e-3, 1e3), default=d.t_power, help="above 1: low t more often")
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
@@ -222,21 +273,23 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def work(args: argparse.Namespace) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    config = load_config(args.config)
-    check(config, args.batch, args.transfer)
+    config, share = load_config(args.config), find_share(None)
+    check(config, args.batch, args.transfer, share.count)
     settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
-    open_folder(args.out, "--out")
-    remove_leftovers([args.out])
-    data = load_data(args.data, config.image_size)
-    trainer = Trainer(config, settings, data, args.out, args.compile)
-    if (args.out / "last.pt").exists():
-        trainer.resume()
-    elif args.init:
-        trainer.start_from(args.init)
-    train(trainer, args)
-    print(args.out / "ema.pt")
+    with computing(args.device, args.precision, share) as place:
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        open_folder(args.out, "--out")
+        remove_leftovers([args.out])
+        data = load_data(args.data, config.image_size)
+        trainer = Trainer(config, settings, data, args.out, args.compile, place)
+        if (args.out / "last.pt").exists():
+            trainer.resume()
+        elif args.init:
+            trainer.start_from(args.init)
+        train(trainer, args)
+    if share.first:
+        print(args.out / "ema.pt")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -84,16 +84,19 @@ def torchrun(argv: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def two_ranks(argv: list[str], log: Path) -> list[int | None]:
-    """The exit codes of a command line in two processes that are told what torchrun tells, but are forks; ``log`` has what
-    they say."""
+def two_ranks(argv: list[str], log: Path, command: Callable[[list[str]], int] = main.main) -> list[int | None]:
+    """The exit codes of a command line in two processes that ``start_two_ranks``."""
+    return [wait(child, 240) for child in start_two_ranks(argv, log, command)]
+
+
+def start_two_ranks(argv: list[str], log: Path, command: Callable[[list[str]], int] = main.main) -> list[int]:
+    """Two processes at a command line that are told what torchrun tells, but are forks; ``log`` has what they say."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     common |= {"MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    children = [start(argv, log, main.main, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
-    return [wait(child, 240) for child in children]
+    return [start(argv, log, command, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
 
 
 def start(argv: list[str], log: str | Path = os.devnull, command: Callable[[list[str]], int] = main.main, **environ: str) -> int:

@@ -45,6 +45,20 @@ def test_a_signal_during_imports_is_one_line(
     assert (process.returncode, process.stderr, process.stdout) == (128 + number, said, "")
 
 
+@pytest.mark.parametrize("script", ["train_ddpm.py", "evaluate.py"])
+@pytest.mark.parametrize(("module", "number"), [
+    ("argparse", signal.SIGINT), ("torch", signal.SIGINT), ("torch", signal.SIGTERM),
+])  # fmt: skip
+def test_a_signal_during_a_scripts_imports_is_one_line(module: str, number: signal.Signals, script: str, tmp_path: Path) -> None:
+    turned = "ImportError('initialization failed') from error" if module == "torch" else "error"
+    (tmp_path / f"{module}.py").write_text(HARMFUL.format(number.name, turned))
+    process = subprocess.run(
+        [sys.executable, f"scripts/{script}"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr, process.stdout) == (128 + number, "interrupted\n", "")
+
+
 def test_only_a_program_takes_the_hook() -> None:
     code = "import sys, main; assert sys.excepthook is sys.__excepthook__; import diffstyle; diffstyle.nothing"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

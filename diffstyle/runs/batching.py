@@ -32,12 +32,22 @@ class Batches:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def run(self, items: Sequence[T], work: Callable[[Sequence[T]], None]) -> None:
-        """Call ``work`` on batch after batch; one that ran out of memory is called again, in halves."""
+    def run(
+        self,
+        items: Sequence[T],
+        work: Callable[[Sequence[T]], None],
+        prepare: Callable[[Sequence[T], Sequence[T]], None] | None = None,
+    ) -> None:
+        """Call ``work`` on batch after batch; one that ran out of memory is called again, in halves.
+
+        ``prepare`` is called before with the batch and the one that is to follow.
+        """
         done = 0
         while done < len(items):
             batch = items[done : done + self.size]
             try:
+                if prepare:
+                    prepare(batch, items[done + len(batch) : done + 2 * len(batch)])
                 work(batch)
             except Exception as error:
                 if not out_of_memory(error):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 
 import torch
 from PIL import Image
@@ -13,7 +14,8 @@ from diffstyle.errors import WorkError
 from diffstyle.files import StorageError, make_folder
 from diffstyle.images import read_record, save_png, to_image, to_tensor
 from diffstyle.model import Model
-from diffstyle.pipeline import Inverted, Progress, draw, invert
+from diffstyle.pipeline import Inverted, Progress, draw, invert, to_device
+from diffstyle.runs.background import Background
 from diffstyle.runs.batching import Batches
 from diffstyle.runs.inputs import Picture
 from diffstyle.runs.latents import LatentCache
@@ -34,8 +36,16 @@ class Need:
 
 
 @dataclass
+class AtHand:
+    """Latents in memory, by the picture's digest: those of one batch of pairs."""
+
+    x_T: dict[str, Tensor] = field(default_factory=dict)  # (3, H, W)
+    h: dict[str, dict[int, Tensor]] = field(default_factory=dict)  # (C_h, H', W') by timestep, on the model's device
+
+
+@dataclass
 class Inversions:
-    """The cache, and how to fill it. No list in here holds tensors: latents are read when a pair needs them."""
+    """The cache, and how to fill it. In memory are the latents of the batch at work and, beside a GPU, of the next."""
 
     model: Model
     settings: Settings
@@ -44,6 +54,8 @@ class Inversions:
     batches: Batches
     read: Callable[[Picture], Image.Image]
     fail: Callable[[Picture, str], None]  # told of an input that cannot be used, and why
+    at_hand: AtHand = field(default_factory=AtHand)
+    coming: Future[AtHand] | None = None
 
     def needs(self, pairs: Sequence[Pair]) -> list[Need]:
         """What the pairs read and the cache lacks, each picture once even if it is content and style."""
@@ -138,11 +150,35 @@ class Inversions:
         except WorkError as error:
             self.fail(picture, str(error))
 
+    def turn_to(self, batch: Sequence[Pair], following: Sequence[Pair], background: Background) -> None:
+        """Keep at hand what pairs of this batch read and has been read, and begin to read for the following ones."""
+        coming, self.coming = self.coming, None
+        known = coming.result() if coming else self.at_hand
+        styles, contents = {pair.style.digest for pair in batch}, {pair.content.digest for pair in batch}
+        self.at_hand = AtHand(
+            {digest: x_T for digest, x_T in known.x_T.items() if digest in styles},
+            {digest: h for digest, h in known.h.items() if digest in contents},
+        )
+        if following:
+            known = self.at_hand  # a content's h stays on the device for all of its pairs
+            _ = self.cache.h_like  # which it asks the network for once: not from the thread
+            self.coming = background.ahead(lambda: self.look_up(following, AtHand(dict(known.x_T), dict(known.h))))
+
+    def look_up(self, pairs: Sequence[Pair], found: AtHand) -> AtHand:
+        """Add to ``found`` what the cache has for these pairs, each file read once."""
+        for pair in pairs:
+            style, content = pair.style.digest, pair.content.digest
+            if style not in found.x_T and (x_T := self.cache.get_x_T(style)) is not None:
+                found.x_T[style] = x_T
+            if content not in found.h and (h := self.cache.get_h(content, self.settings.kept())) is not None:
+                found.h[content] = {t: to_device(maps, self.model.device) for t, maps in h.items()}
+        return found
+
     def latents(self, pair: Pair) -> tuple[Tensor, dict[int, Tensor]]:
         """x_T of the style and h of the content, made anew if the cache lost them. Raises WorkError."""
-        kept = self.settings.kept()
         for again in (True, False):
-            x_T, h = self.cache.get_x_T(pair.style.digest), self.cache.get_h(pair.content.digest, kept)
+            found = self.look_up([pair], self.at_hand)
+            x_T, h = found.x_T.get(pair.style.digest), found.h.get(pair.content.digest)
             if x_T is not None and h is not None:
                 return x_T, h
             if again:

@@ -25,6 +25,7 @@ from diffstyle.masks import mask_digest
 from diffstyle.model import Model
 from diffstyle.noise import NextNoise, OneStream, pair_noise
 from diffstyle.pipeline import one_stream, transfer
+from diffstyle.runs.background import Background, leaving
 from diffstyle.runs.batching import Batches, default_batch_size
 from diffstyle.runs.config import RunConfig
 from diffstyle.runs.inputs import Picture, picture_reader
@@ -64,11 +65,15 @@ class Job:
                 self.outcome.kept.append(pair.name)
             else:
                 todo.append(pair)
-        with self.progress(todo):
+        with self.progress(todo), Background(self.model.device) as background:
             self.invert_missing(todo)
             self.bar.set_description("transfer")
             for group in groups([p for p in todo if not self.has_failed(p)], self.cfg.settings):
-                self.batches.run(group, self.transfer)
+                self.batches.run(
+                    group,
+                    lambda batch: self.transfer(batch, background),
+                    lambda batch, following: self.inversions.turn_to(batch, following, background),
+                )
 
     def count_again(self) -> None:
         """What has been done, or was there before, and is not there now, has failed."""
@@ -129,16 +134,21 @@ class Job:
 
     # ---- transfer ----------------------------------------------------------------------------------------------------
 
-    def transfer(self, batch: Sequence[Pair]) -> None:
-        """Transfer pairs of like settings and save each."""
+    def transfer(self, batch: Sequence[Pair], background: Background) -> None:
+        """Transfer pairs of like settings and have each saved."""
         batch = self.able(batch, self.check_inputs)
         if not batch:
             return
         content, style = self.inversions.of_pairs(batch)
         settings = batch[0].settings(self.cfg.settings)
-        x = transfer(self.model, content, style, settings, self.noise(batch), self.bar.update)
-        results = dict(zip(batch, x, strict=True))
-        self.able(batch, lambda pair: self.save(pair, results[pair]))
+        arrived = leaving(transfer(self.model, content, style, settings, self.noise(batch), self.bar.update))
+        inputs = {pair: self.inputs(pair) for pair in self.able(batch, self.inputs)}
+
+        def save_all() -> None:
+            results = dict(zip(batch, arrived(), strict=True))
+            self.able(list(inputs), lambda pair: self.save(pair, inputs[pair], results[pair]))
+
+        background.put(save_all)
 
     def check_inputs(self, pair: Pair) -> None:
         """Raise DiffstyleError where something of what a pair is made from cannot be read, or has changed."""
@@ -162,7 +172,7 @@ class Job:
     def inputs(self, pair: Pair) -> Column:
         return [[self.read(pair.style)], [self.read(pair.content)]]
 
-    def save(self, pair: Pair, x: Tensor) -> None:
+    def save(self, pair: Pair, inputs: Column, x: Tensor) -> None:
         """Write the official stack (style, content, result) and the bare result (3, H, W); the latter last, it marks the pair
         done. Raises DiffstyleError.
         """
@@ -171,7 +181,7 @@ class Job:
             raise WorkError(f"{pair.name}: the result holds numbers that are not finite; try --precision fp32")
         record, folder, result = pair_record(self.stamp, self.cfg, pair), self.cfg.save_dir, to_image(x)
         make_folder(folder / pair.folder)
-        save_png(folder / pair.name, tile([*self.inputs(pair), [result]], 1, self.size, 3), record)
+        save_png(folder / pair.name, tile([*inputs, [result]], 1, self.size, 3), record)
         save_png(folder / pair.result_name, result, record)
         self.outcome.done.append(pair.name)
 

@@ -105,8 +105,11 @@ def told(environ: Mapping[str, str], name: str, low: int, high: int = 10**9) -> 
     return int(text)
 
 
-def join(share: Share, device: torch.device) -> None:
-    """Meet the other processes of torchrun, and divide the CPU's cores among those of this machine."""
+def join(share: Share, device: torch.device, backend: str = "gloo") -> None:
+    """Meet the other processes of torchrun, and divide the CPU's cores among those of this machine.
+
+    ``backend`` is what torch.distributed sends tensors by; gloo is enough for reports.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)  # before anything is allocated
     if not share.together:
@@ -115,7 +118,7 @@ def join(share: Share, device: torch.device) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // share.local_count))
     try:
-        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:  # ValueError: a variable of torchrun's is missing
         kind = UsageError if isinstance(error, ValueError) else WorkError
         raise kind(f"the processes of torchrun do not find each other: {' '.join(str(error).split())[:200]}") from error

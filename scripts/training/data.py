@@ -14,8 +14,15 @@ from tqdm import tqdm
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import check_regular
 from diffstyle.images import load_image, readable_endings
+from diffstyle.pipeline import to_device
+from training.device import CPU, Draws, has_room
 
 log = logging.getLogger("train_ddpm")
+
+
+def taken(store: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """store[index], for an index on the CPU, on ``device``. Rows of a store that is elsewhere go there by pinned memory."""
+    return to_device(store[to_device(index, store.device)], device)
 
 
 class Pictures:
@@ -27,9 +34,14 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
-    def draw(self, n: int, g: torch.Generator) -> Tensor:
-        """n random pictures (n, 3, H, W) in [-1, 1]."""
-        return self.images[torch.randint(len(self), (n,), generator=g)].float() / 127.5 - 1
+    def keep_on(self, device: torch.device) -> None:
+        """Move what is drawn from to a GPU that has room for it."""
+        if has_room(device, self.images.nbytes):
+            self.images = self.images.to(device)
+
+    def draw(self, n: int, g: Draws) -> Tensor:
+        """n random pictures (n, 3, H, W) in [-1, 1], where g wants them."""
+        return taken(self.images, g.randint(0, len(self), n), g.device).float() / 127.5 - 1
 
 
 class Layers:
@@ -42,20 +54,27 @@ class Layers:
     def __len__(self) -> int:
         return len(self.constant)
 
-    def paint(self, shapes: Tensor, colours: Tensor) -> Tensor:
-        """Shapes (n,) in colourings (n,), both indices -> pictures (n, 3, H, W) in [-1, 1], channels last in memory."""
-        weights = self.weights[shapes].flatten(1, 2).float() / 255
-        with torch.autocast("cpu", enabled=False):  # in bfloat16 colours would be a level off
-            coloured = torch.bmm(weights, self.colours[colours]).view(self.constant[shapes].shape)
-        return ((self.constant[shapes] + coloured).clamp(0, 255) / 127.5 - 1).permute(0, 3, 1, 2)
+    def keep_on(self, device: torch.device) -> None:
+        """Move what is drawn from to a GPU that has room for it."""
+        if has_room(device, self.constant.nbytes + self.weights.nbytes + self.colours.nbytes):
+            self.constant, self.weights, self.colours = (x.to(device) for x in (self.constant, self.weights, self.colours))
 
-    def pick(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    def paint(self, shapes: Tensor, colours: Tensor, device: torch.device = CPU) -> Tensor:
+        """Shapes (n,) in colourings (n,), both indices on the CPU -> pictures (n, 3, H, W) in [-1, 1] on ``device``, channels
+        last in memory.
+        """
+        constant, weights = taken(self.constant, shapes, device), taken(self.weights, shapes, device)
+        with torch.autocast(device.type, enabled=False):  # in bfloat16 colours would be a level off
+            coloured = torch.bmm(weights.flatten(1, 2).float() / 255, taken(self.colours, colours, device))
+        return ((constant + coloured.view(constant.shape)).clamp(0, 255) / 127.5 - 1).permute(0, 3, 1, 2)
+
+    def pick(self, n: int, g: Draws) -> tuple[Tensor, Tensor]:
         """n random shapes and n random colourings, as indices."""
-        return torch.randint(len(self), (n,), generator=g), torch.randint(len(self.colours), (n,), generator=g)
+        return g.randint(0, len(self), n), g.randint(0, len(self.colours), n)
 
-    def draw(self, n: int, g: torch.Generator) -> Tensor:
-        """n random pictures (n, 3, H, W) in [-1, 1]."""
-        return self.paint(*self.pick(n, g))
+    def draw(self, n: int, g: Draws) -> Tensor:
+        """n random pictures (n, 3, H, W) in [-1, 1], where g wants them."""
+        return self.paint(*self.pick(n, g), g.device)
 
 
 def load_data(path: Path, size: int) -> Pictures | Layers:

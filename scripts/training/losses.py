@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
 from training.data import Layers, Pictures
+from training.device import Draws
 
 WEIGHTINGS = ("uniform", "p2", "root")
 ROOT_LIMITS = (0.1, 60.0)  # below t = 100 grain would stay in the pictures; above 900 bfloat16 cannot express more
@@ -42,18 +43,13 @@ class Settings:
     uneven: float = 0.0  # deviation of the noise's gain and of its coarse parts, which a walk's errors look like
     t_power: float = 1.0  # t is drawn as the power of a uniform number: above 1 low t come more often
     flip: bool = False
-    bf16: bool = False
+    precision: str = "fp32"
     seed: int = 0
 
 
-def generator(seed: int, iteration: int) -> torch.Generator:
-    """All randomness of one iteration: nothing has to be saved for an exact resume."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + iteration)
-
-
-def draw_t(n: int, timesteps: int, s: Settings, g: torch.Generator) -> Tensor:
-    """n timesteps (n,) in 0 ... timesteps - 1."""
-    return (torch.rand(n, generator=g) ** s.t_power * timesteps).long().clamp(max=timesteps - 1)
+def draw_t(n: int, timesteps: int, s: Settings, g: Draws) -> Tensor:
+    """n timesteps (n,) in 0 ... timesteps - 1, on the CPU: another device may round the power in another way."""
+    return (g.rand(n) ** s.t_power * timesteps).long().clamp(max=timesteps - 1)
 
 
 def at(abar: Tensor, t: Tensor) -> Tensor:
@@ -66,18 +62,18 @@ def noised(x: Tensor, a: Tensor, noise: Tensor) -> Tensor:
     return (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
 
 
-def draw_noise(x0: Tensor, s: Settings, g: torch.Generator) -> Tensor:
-    """Noise for pictures x0 (N, C, H, W), which the network is to find again.
+def draw_noise(x0: Tensor, s: Settings, g: Draws) -> Tensor:
+    """Noise for pictures x0 (N, C, H, W), which the network is to find again; where g wants it.
 
     In a walk from x_T each error of eps stays in x: as noise that is too strong or too weak, and as a tint. Noise of plain
     training hardly ever looks so; with ``uneven`` it does, and the network takes such errors out again.
     """
     n, c, *size = x0.shape
-    eps = torch.randn(x0.shape, generator=g)
+    eps = g.here(g.randn(*x0.shape))
     if not s.uneven:
         return eps
-    gain = 1 + s.uneven * torch.randn(n, 1, 1, 1, generator=g)
-    tint, blots = torch.randn(n, c, 1, 1, generator=g), torch.randn(n, c, 4, 4, generator=g)
+    gain = 1 + s.uneven * g.here(g.randn(n, 1, 1, 1))
+    tint, blots = g.here(g.randn(n, c, 1, 1)), g.here(g.randn(n, c, 4, 4))
     return gain * eps + s.uneven * (tint + nn.functional.interpolate(blots, size, mode="bilinear"))
 
 
@@ -98,46 +94,51 @@ def weighted_error(eps: Tensor, target: Tensor, a: Tensor, weighting: str) -> Te
     return (loss_weights(a.flatten(), weighting) * error).mean()
 
 
-def maybe_flip(x: Tensor, s: Settings, g: torch.Generator) -> Tensor:
+def maybe_flip(x: Tensor, s: Settings, g: Draws) -> Tensor:
     """Each picture mirrored with probability 1/2, if the settings say so."""
-    return torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(3), x) if s.flip else x
+    return torch.where(g.here(g.rand(len(x), 1, 1, 1) < 0.5), x.flip(3), x) if s.flip else x
 
 
-def plain_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, g: torch.Generator) -> Tensor:
-    """The usual eps-prediction, with the terms ``twin`` and ``skip_drop`` where they are set."""
-    x0 = maybe_flip(data.draw(s.batch, g), s, g)
-    t = draw_t(s.batch, len(abar), s, g)
-    a, eps = at(abar, t), draw_noise(x0, s, g)
-    f = unet.encode(noised(x0, a, eps), t.float())
-    twins = round(s.twin * s.batch)
+def plain_loss(unet: HSpaceUNet, data: Pictures | Layers, abar: Tensor, s: Settings, g: Draws) -> Tensor:
+    """The usual eps-prediction, with the terms ``twin`` and ``skip_drop`` where they are set; abar (T,) on the CPU.
+
+    Of several processes each takes its share of the batch.
+    """
+    n, twins = s.batch // g.share.count, round(s.twin * s.batch)
+    x0 = maybe_flip(data.draw(n, g), s, g)
+    t = draw_t(n, len(abar), s, g)
+    a, eps = g.here(at(abar, t)), draw_noise(x0, s, g)
+    f = unet.encode(noised(x0, a, eps), g.here(t.float()))
     if twins:
-        t_twin = (t * (1 - s.twin_clean * torch.rand(s.batch, generator=g))).long()[:twins]
-        twin = noised(recolour(x0, g)[:twins], at(abar, t_twin), torch.randn(x0.shape, generator=g)[:twins])
-        f = f._replace(h=torch.cat([unet.encode(twin, t_twin.float()).h, f.h[twins:]]))
+        own = len(g.own(torch.arange(twins)))
+        t_twin = (t * (1 - s.twin_clean * g.rand(n))).long()[:own]
+        twin = noised(recolour(x0, g)[:own], g.here(at(abar, t_twin)), g.here(g.randn(*x0.shape)[:own]))
+        if own:  # the first of several processes may have them all
+            f = f._replace(h=torch.cat([unet.encode(twin, g.here(t_twin.float())).h, f.h[own:]]))
     if s.skip_drop:
         f = drop_skips(f, s.skip_drop, g)
     return weighted_error(unet.decode(f), eps, a, s.weighting)
 
 
-def recolour(x: Tensor, g: torch.Generator) -> Tensor:
+def recolour(x: Tensor, g: Draws) -> Tensor:
     """The twin's picture: every image's colours pushed through a random affine map that keeps only the shape.
 
     x (N, 3, H, W) in [-1, 1]. A random rotation/reflection of RGB space (QR of a Gaussian), a random contrast in
     [0.4, 1] and a random shift, so neither hue nor lightness can be trusted while every edge stays.
     """
     n = len(x)
-    q, _ = torch.linalg.qr(torch.randn(n, 3, 3, generator=g))
-    contrast = 0.4 + 0.6 * torch.rand(n, 1, 1, generator=g)
-    shift = 0.8 * torch.rand(n, 3, 1, 1, generator=g) - 0.4
-    return (torch.einsum("nij,njhw->nihw", q * contrast, x) + shift).clamp(-1, 1)
+    q, _ = torch.linalg.qr(g.randn(n, 3, 3))
+    contrast = 0.4 + 0.6 * g.rand(n, 1, 1)
+    shift = 0.8 * g.rand(n, 3, 1, 1) - 0.4
+    return (torch.einsum("nij,njhw->nihw", g.here(q * contrast), x) + g.here(shift)).clamp(-1, 1)
 
 
-def drop_skips(f: Features, probability: float, g: torch.Generator) -> Features:
+def drop_skips(f: Features, probability: float, g: Draws) -> Features:
     """For half of the samples, zero each skip connection with this probability; those at full resolution are kept."""
     full = f.skips[0].shape[-1]
-    spared = torch.rand(len(f.h), 1, 1, 1, generator=g) < 0.5
+    spared = g.rand(len(f.h), 1, 1, 1) < 0.5
     skips = []
     for skip in f.skips:
-        keep = (spared | (torch.rand(len(skip), 1, 1, 1, generator=g) >= probability)).to(skip)
-        skips.append(skip if skip.shape[-1] == full else skip * keep)
+        keep = spared | (g.rand(len(skip), 1, 1, 1) >= probability)
+        skips.append(skip if skip.shape[-1] == full else skip * g.here(keep.to(skip.dtype)))
     return f._replace(skips=tuple(skips))

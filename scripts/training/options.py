@@ -45,8 +45,12 @@ def real(least: float, most: float = math.inf) -> Callable[[str], float]:
     return parse
 
 
-def check(config: ModelConfig, batch: int, transfer: float) -> None:
+def check(config: ModelConfig, batch: int, transfer: float, processes: int) -> None:
     """Raise UsageError for what this trainer cannot train, or not so."""
+    if batch % processes:
+        raise UsageError(f"--batch {batch}: {processes} processes share it, use a multiple of {processes}")
+    if transfer and processes > 1:
+        raise UsageError("--transfer: its walks are one process's; start it without torchrun")
     if config.prediction != "eps":
         raise UsageError(f"{config.name}: its prediction is {config.prediction}, and only networks that predict eps are trained "
                          "here: leave prediction out of the section diffusion")  # fmt: skip

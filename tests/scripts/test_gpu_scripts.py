@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import golden
 import gpu
 import precision
 import pytest
@@ -32,6 +33,18 @@ def test_the_table_without_a_card(capsys: pytest.CaptureFixture[str], monkeypatc
     assert [row[:3] for row in rows if len(row) == 4][1:] == [["avatars", p, "50/50"] for p in ("auto (fp32)", "bf16 (bf16)")]
     exact, auto, bf16 = (float(row[1]) for row in [row for row in rows if len(row) == 3][1:])
     assert exact == auto > 200 and 20 < bf16 < 100  # the same computation twice, and another
+    found = [row for row in rows if len(row) == 5][1:]
+    cases = [(network, case, "1") for network in ("ddpm", "adm") for case in ("inv50_gen50", "omega")]
+    assert [tuple(row[:4]) for row in found] == [(p, *case) for p in ("fp32", "auto", "bf16") for case in cases]
+    errors = [float(row[4]) for row in found]
+    assert errors[:4] == errors[4:8] and max(errors[:4]) < 1e-4 and min(errors[8:]) > 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_the_official_runs_on_a_card() -> None:
+    """In fp32; the official runs themselves are up to 9e-5 from their walks in fp64."""
+    assert all(error < 5e-4 for _, _, _, error in golden.parity("cuda", "fp32", few=False))
 
 
 def test_no_card_is_an_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

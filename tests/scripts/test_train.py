@@ -13,7 +13,8 @@ import train_ddpm
 from PIL import Image
 from train_ddpm import Trainer, learning_rate
 from training.data import Layers, Pictures, load_data
-from training.losses import Settings, draw_noise, drop_skips, generator, loss_weights, recolour
+from training.device import Draws
+from training.losses import Settings, draw_noise, drop_skips, loss_weights, recolour
 from training.transfers import Walks, transfer_loss
 from training.watch import sample
 
@@ -126,7 +127,7 @@ def test_learning_rate() -> None:
 
 def test_twins_keep_the_edges_and_lose_the_colours() -> None:
     x = torch.from_numpy(pictures(16)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    twin = recolour(x, torch.Generator().manual_seed(0))
+    twin = recolour(x, Draws(0, 0))
     assert twin.abs().max() <= 1 and (twin - x).abs().mean() > 0.2
     flat = (x - x[..., :1, :1]).abs().sum(1) == 0  # where the picture equals its corner
     assert ((twin - twin[..., :1, :1]).abs().sum(1)[flat] < 1e-5).all()
@@ -136,7 +137,7 @@ def test_skips_are_dropped_for_half_of_the_samples_and_never_at_full_resolution(
     unet = build_unet("ddpm", 8, {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1})
     with torch.inference_mode():
         f = unet.encode(torch.randn(200, 3, 8, 8), torch.zeros(200))
-        dropped = drop_skips(f, 1.0, torch.Generator().manual_seed(0))
+        dropped = drop_skips(f, 1.0, Draws(0, 0))
     for before, after in zip(f.skips, dropped.skips, strict=True):
         zero = (after.flatten(1) == 0).all(1)
         assert zero.sum() == 0 if before.shape[-1] == 8 else 60 < zero.sum() < 140
@@ -226,7 +227,7 @@ def test_a_transfer_asks_for_the_partners_shape_in_ones_own_colours(monkeypatch:
     monkeypatch.setattr(training.transfers, "weighted_error", watched_error)
     monkeypatch.setattr(unet, "encode", watched_encode)
     s = Settings(batch=8, transfer=1, transfer_from=0, same_shape=0)
-    transfer_loss(unet, data, abar, s, generator(0, 3), Walks(0, 8))
+    transfer_loss(unet, data, abar, s, Draws(0, 3), Walks(0, 8))
     (eps, a), (target, _) = seen
     x = shown[0]
     clean, wanted = ((x - (1 - a).sqrt() * e) / a.sqrt() for e in (eps, target))
@@ -243,7 +244,7 @@ def test_a_transfer_asks_for_the_partners_shape_in_ones_own_colours(monkeypatch:
 def test_walks_step_as_the_method_does_and_begin_anew_at_their_end() -> None:
     data = Layers(*map(torch.from_numpy, layers().values()))
     abar = torch.tensor(linear_schedule().values)
-    walks, g = Walks(3, 8), torch.Generator().manual_seed(0)
+    walks, g = Walks(3, 8), Draws(0, 0)
     walks.begin(data, abar, Settings(), g)
     assert ((walks.t >= 200) & (walks.t < 700)).all()
     walks.share[:] = torch.tensor([1.0, 1.0, 0.0])  # the last one injects nowhere
@@ -272,10 +273,10 @@ def test_loss_weights() -> None:
 
 def test_uneven_noise_differs_in_gain_and_tint_as_much_as_it_should() -> None:
     x0 = torch.zeros(400, 3, 32, 32)
-    even = draw_noise(x0, Settings(), generator(0, 0))
-    assert torch.equal(even, torch.randn(x0.shape, generator=generator(0, 0)))
+    even = draw_noise(x0, Settings(), Draws(0, 0))
+    assert torch.equal(even, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)))
 
-    eps = draw_noise(x0, Settings(uneven=0.1), generator(0, 0))
+    eps = draw_noise(x0, Settings(uneven=0.1), Draws(0, 0))
     gain = (eps - eps.mean((2, 3), keepdim=True)).flatten(1).std(1)
     assert gain.std().item() == pytest.approx(0.1, rel=0.15)
     tint = eps.mean((2, 3)).std().item()  # the tint itself, the mean of 16 blots and of 1,024 pixels of noise
