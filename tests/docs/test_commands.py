@@ -152,9 +152,10 @@ def test_a_command_is_understood(where: str, command: str, monkeypatch: pytest.M
     program = words.pop(0).removeprefix(".venv/bin/")
     if program == "docker" and words[0] == "build":
         return  # tests/scripts/test_docker.py
-    if program in ("docker", "torchrun"):  # what they start
-        start = "diffstyle" if program == "docker" else "main.py"
-        by_main(words[words.index(start) + 1 :])
+    if program == "docker":
+        by_main(words[words.index("diffstyle") + 1 :])
+    elif program == "torchrun":
+        by_python(words[next(i for i, word in enumerate(words) if word.endswith(".py")) :], monkeypatch)
     elif program == "python":
         by_python(words, monkeypatch)
     elif program == "diffstyle":
