@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from walks import invert, transfer
 
 from diffstyle.errors import UsageError
+from diffstyle.files import file_hash
 from diffstyle.hspace import Blend
 from diffstyle.pipeline import cache_key
 from diffstyle.settings import Settings
@@ -149,7 +150,9 @@ def test_a_grid_is_read_beside_its_config(tmp_path: Path) -> None:
 
 
 def test_the_embedded_model_has_one() -> None:
-    grid = load_config("avatars.yml").grid
+    config = Path("configs/avatars.yml")
+    assert json.loads(grid_file(config).read_text())["sha256"] == file_hash(Path("pretrained/avatars64.pt"))
+    grid = load_config(config).grid
     assert (grid.ts[0], grid.ts[-1], grid.shares[0], grid.shares[-1]) == (0, 999, 0, 1) and len(grid.ts) == 25
 
 

@@ -51,6 +51,7 @@ def test_inferring_stops_at_the_first_injection_that_it_would_harm() -> None:
     errors = [{958: 0.01, 937: 0.02, 500: 0.5, 480: 0.0}]
     assert search_grid.lowest_tolerable(errors, SCHEDULE) == 937
     assert search_grid.lowest_tolerable([{958: 9.0}], SCHEDULE) == 1000
+    assert search_grid.lowest_tolerable([{t: 0.0 for t in range(400, 1000, 20)}], SCHEDULE) == 700  # where s is 12
 
 
 def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
