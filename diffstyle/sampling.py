@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffstyle.diffusion import Schedule, ddim_sigma, ddim_step, predict_x0
 from diffstyle.models.hspace_unet import Features, HSpaceUNet
-from diffstyle.solvers import DDIM, Gap, Path, Solver, between
+from diffstyle.solvers import DDIM, Path, Solver, between
 from diffstyle.steps import Step
 
 
@@ -77,9 +77,9 @@ def transfer(
     clipped. ``h_content`` maps inversion timesteps to (N, C_h, H', W'). ``noise`` gives the next z (N, 3, H, W) for each
     step with eta > 0.
     """
-    path, gap = Path(x_T, steps[0].t, schedule, solver), Gap(schedule)
+    path = Path(x_T, steps[0].t, schedule, solver)
     for step in steps:
-        eps, eps_h = evaluate(unet, path.x, step, h_content, blend, gap)
+        eps, eps_h = evaluate(unet, path.x, step, h_content, blend)
         path.see(step.t, eps)
         if step.event:
             x, x0 = event(unet, path.x, eps, eps_h, step, schedule, noise)
@@ -101,21 +101,13 @@ def evaluate(
     step: Step,
     h_content: Mapping[int, Tensor],
     blend: Callable[[Tensor, Tensor], Tensor],
-    gap: Gap,
 ) -> tuple[Tensor, Tensor]:
     """eps(x_t) and eps(x_t | h~_t), the same where nothing is injected."""
     f = unet.encode(x, timestep(step.t, x))
     if step.h_from is None:
         eps = unet.decode(f)
         return eps, eps
-    h = blend(f.h, h_content[step.h_from])
-    if step.guess:
-        eps_h = unet.decode(f._replace(h=h))
-        eps = gap.plain(step.t, eps_h)
-    else:
-        eps, eps_h = decode_both(unet, f, h)
-    gap.see(step.t, eps, eps_h)
-    return eps, eps_h
+    return decode_both(unet, f, blend(f.h, h_content[step.h_from]))
 
 
 def event(

@@ -83,26 +83,6 @@ class Path:
         self.go(ts)
 
 
-class Gap:
-    """How far apart the clean images of the plain and of the injected eps are: P_t(eps) - P_t(eps_h) = s (eps_h - eps).
-
-    It changes smoothly from one injection to the next, so that some can do without the decode of the plain eps.
-    """
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self.found: list[Known] = []  # of the last two injections, the newest first
-
-    def see(self, t: int, eps: Tensor, eps_h: Tensor) -> None:
-        """Both eps of the injection at t, of which the plain one may be a guess."""
-        self.found = [Known(t, noise_ratio(self.schedule(t)) * (eps_h - eps)), *self.found[:1]]
-
-    def plain(self, t: int, eps_h: Tensor) -> Tensor:
-        """The plain eps at t: half of the last change goes on, which errs less than all of it, or none."""
-        last, before = (known.eps for known in self.found)
-        return eps_h - (1.5 * last - 0.5 * before) / noise_ratio(self.schedule(t))
-
-
 def between(h: Mapping[int, Tensor], t: int) -> Tensor:
     """h at t, from those at the evaluated timesteps around: the polynomial through the nearest two on either side."""
     ts = sorted(h)

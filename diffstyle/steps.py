@@ -25,7 +25,6 @@ class Step:
     then: tuple[int, ...] = ()  # timesteps walked after t_next without asking the network
     h_from: int | None = None  # inversion timestep of the content's h that is blended in here; None: nothing is
     omega: float = 0.0  # not 0: move x_t so that its own prediction matches the injected one
-    guess: bool = False  # not asked for: the plain eps, which is inferred from the injections before (solvers.Gap)
     eta: float = 0.0  # 1: as much noise as DDPM
     dt_lambda: float = 1.0  # factor on the direction pointing to x_t
 
@@ -143,7 +142,6 @@ class Grid:
 
     ts: tuple[int, ...] = (-1, 999)  # ascending
     shares: tuple[float, ...] = (0.0, 1.0)  # rising from 0 to 1
-    guess_from: int = 1000  # from this t on, two of three injections do without the plain eps; 1000: none does
 
     def share(self, t: int) -> float:
         return polyline(warp(t), [warp(known) for known in self.ts], self.shares)
@@ -153,7 +151,6 @@ class Grid:
 
 
 USUAL = Grid()  # for models without one of their own
-CLOSE = 45  # timesteps between an injection and the last but one before it, up to which the plain eps can be inferred
 
 
 def polyline(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -176,21 +173,4 @@ def thin_out(steps: Sequence[Step], nfe: int, grid: Grid = USUAL) -> list[Step]:
         n = max(1, round(nfe * abs(b - a)))
         evaluated |= {nearest(grid.timestep(a + (b - a) * i / n), ascending) for i in range(n)}
     at = [i for i, t in enumerate(walk) if t in evaluated]
-    guessed = guessed_events(steps, grid)
-    return [
-        replace(steps[i], then=tuple(step.t_next for step in steps[i + 1 : j]), guess=steps[i].t in guessed)
-        for i, j in pairwise([*at, len(steps)])
-    ]
-
-
-def guessed_events(steps: Sequence[Step], grid: Grid) -> set[int]:
-    """The timesteps of injections whose plain eps may be inferred: two of three, where the two before are near.
-
-    Calibration needs the eps itself.
-    """
-    injections = [step for step in steps if step.h_from is not None]
-    return {
-        step.t
-        for i, step in enumerate(injections)
-        if i % 3 and i > 1 and step.t >= grid.guess_from and not step.omega and injections[i - 2].t - step.t <= CLOSE
-    }
+    return [replace(steps[i], then=tuple(step.t_next for step in steps[i + 1 : j])) for i, j in pairwise([*at, len(steps)])]

@@ -35,8 +35,8 @@ def read_grid(config: Path, timesteps: int) -> Grid:
 def to_grid(record: Any, timesteps: int) -> Grid:
     """Raises ValueError that says what is wrong."""
     if not isinstance(record, dict):
-        raise ValueError("a grid is an object with t, share and guess_from")
-    ts, shares, guess_from = record.get("t"), record.get("share"), record.get("guess_from")
+        raise ValueError("a grid is an object with t and share")
+    ts, shares = record.get("t"), record.get("share")
     if not isinstance(ts, list) or not rising(ts, int, -1, timesteps - 1):
         raise ValueError(f"t must be 2 to {MOST} rising whole numbers from -1 to {timesteps - 1}")
     if (
@@ -46,9 +46,7 @@ def to_grid(record: Any, timesteps: int) -> Grid:
         or (shares[0], shares[-1]) != (0, 1)
     ):
         raise ValueError("share must be as many rising numbers as t, from 0 to 1")
-    if type(guess_from) is not int or not 0 <= guess_from <= timesteps:
-        raise ValueError(f"guess_from must be a whole number from 0 to {timesteps}")
-    return Grid(tuple(ts), tuple(map(float, shares)), guess_from)
+    return Grid(tuple(ts), tuple(map(float, shares)))
 
 
 def rising(values: list[Any], kind: Any, least: float, most: float) -> bool:

@@ -1,4 +1,4 @@
-"""Where solvers ask the network: grids, h between two evaluations, and the plain eps that an injection can do without."""
+"""Where solvers ask the network: grids, and h between two evaluations."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from gaussian import SCHEDULE, Gaussian, picture, relative
+from gaussian import SCHEDULE, Gaussian, picture
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from walks import invert, transfer
+from walks import invert
 
 from diffstyle.errors import UsageError
 from diffstyle.files import file_hash
-from diffstyle.hspace import Blend
 from diffstyle.pipeline import cache_key
 from diffstyle.settings import Settings
-from diffstyle.solvers import SOLVERS, Gap, between, noise_ratio
-from diffstyle.steps import USUAL, Grid, guessed_events, thin_out, transfer_steps, warp
+from diffstyle.solvers import SOLVERS, between
+from diffstyle.steps import USUAL, Grid, thin_out, warp
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.grids import grid_file, read_grid
 from golden_models import golden_model
 
-HIGH = Grid((0, 500, 999), (0.0, 0.25, 1.0), 700)  # three quarters of all evaluations above 500
+HIGH = Grid((0, 500, 999), (0.0, 0.25, 1.0))  # three quarters of all evaluations above 500
 
 # ---- where ---------------------------------------------------------------------------------------------------------------
 
@@ -93,51 +92,9 @@ def test_bfloat16_h_is_summed_in_fp32() -> None:
     assert between(h, 200).double() == exact.bfloat16().double()
 
 
-# ---- the plain eps -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_gap_goes_on_by_half_of_its_last_change() -> None:
-    gap, eps = Gap(SCHEDULE), torch.zeros(1, 3, 2, 2, dtype=torch.float64)
-    for t, P in ((960, 0.2), (940, 0.3)):
-        gap.see(t, eps, eps + P / noise_ratio(SCHEDULE(t)))
-    wanted = -(0.3 + 0.05) / noise_ratio(SCHEDULE(920))
-    torch.testing.assert_close(gap.plain(920, eps), torch.full_like(eps, wanted))
-
-
-@pytest.mark.parametrize(("more", "count"), [
-    ({}, 9),  # of 15 injections from 999 to 700: two of three, but for the second
-    ({"omega": 0.3}, 0),
-    ({"content_replace_step": 10}, 0),  # 111 timesteps apart
-    ({"t_edit": 800}, 5),
-    ({"t_0": 600}, 0),
-])  # fmt: skip
-def test_which_injections_do_without(more: dict[str, Any], count: int) -> None:
-    steps = transfer_steps(**more) if "t_0" not in more else transfer_steps(n_gen=600, **more)
-    found = guessed_events(steps, HIGH)
-    assert len(found) == count and all(t >= 700 for t in found)
-    assert not guessed_events(steps, USUAL)
-    assert [step.t for step in thin_out(steps, 24, HIGH) if step.guess] == sorted(found, reverse=True)
-    assert not any(step.guess for step in thin_out(steps, len(steps), HIGH))  # then it is the plain walk, bit for bit
-
-
-def test_a_guess_saves_a_decode_and_changes_little() -> None:
-    unet, settings = Gaussian(), Settings(gamma=0.4, n_inv=200, n_gen=1000, solver="abm3", nfe=24)
-    x, content = picture(2) * 2, picture(2, seed=1)
-    h = invert(unet, content, settings.inversion_plan(), SCHEDULE, settings.kept()).h
-    full = transfer(unet, x, h, settings.transfer_plan(), SCHEDULE, Blend(0.4))
-    found = []
-    for grid in (replace(HIGH, guess_from=1000), HIGH):
-        unet.decodes = 0
-        result = transfer(unet, x, h, settings.transfer_walk(grid), SCHEDULE, Blend(0.4), solver=SOLVERS["abm3"])
-        found.append((unet.decodes / 2, relative(result, full)))
-    (decodes, plain), (fewer, guessed) = found
-    assert decodes - fewer == 9
-    assert guessed < max(1.5 * plain, 1e-3)
-
-
 # ---- files -------------------------------------------------------------------------------------------------------------------
 
-GRID = {"t": [0, 500, 999], "share": [0, 0.25, 1], "guess_from": 700}
+GRID = {"t": [0, 500, 999], "share": [0, 0.25, 1]}
 
 
 def test_a_grid_is_read_beside_its_config(tmp_path: Path) -> None:
@@ -168,8 +125,6 @@ def test_the_embedded_model_has_one() -> None:
     ({"share": [0, 0.5, 0.9]}, "share must be"),
     ({"share": [0, 1, 1]}, "share must be"),
     ({"share": None}, "share must be"),
-    ({"guess_from": 1.5}, "guess_from must be"),
-    ({"guess_from": -1}, "guess_from must be"),
 ])  # fmt: skip
 def test_a_bad_grid_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     config = tmp_path / "mine.yml"
