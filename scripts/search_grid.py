@@ -6,7 +6,7 @@
 
 Records eps at every step of the official inversion of a few pictures, and chooses the timesteps for which the polynomial through
 the recorded eps, summed as the walk sums it, is nearest to the true sum: by dynamic programming, as GITS does it (arXiv
-2409.20353). Writes grids/NAME.json beside the config, which is read whenever the config is. Takes three minutes for the embedded
+2405.11326). Writes grids/NAME.json beside the config, which is read whenever the config is. Takes three minutes for the embedded
 model on one core: an official inversion of each picture.
 """
 
