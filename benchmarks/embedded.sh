@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # All that README, docs/explore.md, benchmarks/README.md and pretrained/README.md show and say of the embedded model, made anew:
 # for other weights. Two at a time, each on one thread, into results/embedded: NAME.log holds what NAME printed, and its pictures
-# and CSVs go where the documents have them. What is timed runs last, alone. Half an hour on two cores that did other work too;
+# and CSVs go where the documents have them. What is timed runs last, alone. Most of an hour on two cores;
 # QUICK=1 looks whether it runs, in a few minutes, and changes no document; ONLY="teaser solvers" makes these alone, likewise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 environment requirements-dev.txt
 export PYTHON out=results/embedded avatars=test_images/avatars
-export pairs=100 few=4 images=100 steps=50 moves=10 repeat=20 nfe="24 32 40" figures="" limits=""
+export pairs=100 few=4 images=100 steps=50 moves=10 repeat=20 figures="" limits=""
 if [ -n "${QUICK:-}" ]; then
-  pairs=12 few=1 images=2 steps=4 moves=1 repeat=1 nfe="4" figures="--n_contents 1 --n_styles 1 --n_inv 4 --n_gen 4"
+  pairs=12 few=1 images=2 steps=4 moves=1 repeat=1 figures="--n_contents 1 --n_styles 1 --n_inv 4 --n_gen 4"
   limits="--n_inv_step 4 --n_gen_step 4"
 fi
 jobs="attributes intervals notebook reconstruction quickstart teaser"
@@ -37,8 +37,9 @@ attributes() { # README's table, pretrained/README.md's two tables and picture
     --content_replace_step 4 --t_0 300 --n_inv $steps --n_gen $steps --out "$out/attributes"
 }
 reconstruction() { "$PYTHON" benchmarks/reconstruction.py --n $((few * 6)) --steps $steps; }
-solvers() { # benchmarks/README.md's first table and its picture
-  "$PYTHON" benchmarks/solvers.py --pairs $few --batch_size $few --solvers abm3 abm2 heun ab3 --nfe $nfe --ddim 50 --out "$out/solvers"
+solvers() { # where they ask the model, then benchmarks/README.md's first table and its picture
+  "$PYTHON" scripts/search_grid.py
+  "$PYTHON" benchmarks/solvers.py --pairs 16 --t_boost 0 --solvers abm3 --nfe 16 18 20 24 28 40 --ddim 50 --out "$out/solvers"
 }
 notebook() { # its pictures as notebook_N.png
   "$PYTHON" - <<'PY'
