@@ -125,7 +125,7 @@ def similarity(space: Callable[[], Embedding]) -> Callable[[], Compute]:
     """Cosine of the result's embedding with the content's."""
 
     def build() -> Compute:
-        embed = probed(space())
+        embed = space()
         return lambda r, c, s: metrics.cosine(embed(r), embed(c))
 
     return build
@@ -234,7 +234,7 @@ def paper(files: Files) -> list[Measure]:
                   "from 64 pixels on; mean over layers of the mean squared difference of F F^T / (C H W)")  # fmt: skip
     return [
         attempt(fid, embed=lambda: probed(feature_networks.inception(files.inception))),
-        attempt(identity, similarity(lambda: feature_networks.face_recogniser(files.identity))),
+        attempt(identity, similarity(lambda: probed(feature_networks.face_recogniser(files.identity)))),
         attempt(vgg, gram(feature_networks.vgg_style)),
     ]
 

@@ -117,7 +117,8 @@ def test_a_converted_folder_goes_back_into_diffusers(name: str, tmp_path: Path, 
     again = diffusers.UNet2DModel.from_pretrained(tmp_path / "back").eval()
     x, t = torch.randn(1, 3, theirs.config.sample_size, theirs.config.sample_size), torch.tensor([7.0])
     with torch.inference_mode():
-        assert torch.equal(again(x, t).sample, theirs(x, t).sample)
+        # The same weights: other CPUs take other kernels for tensors of another alignment, and differ by rounding.
+        torch.testing.assert_close(again(x, t).sample, theirs(x, t).sample, rtol=1e-4, atol=1e-5)
     scheduler = diffusers.DDIMScheduler.from_pretrained(tmp_path / "back")
     wanted = diffusers.DDPMScheduler(**SCHEDULERS.get(name, {}))
     assert scheduler.config.prediction_type == wanted.config.prediction_type
