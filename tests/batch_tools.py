@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import signal
@@ -84,19 +85,30 @@ def torchrun(argv: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def two_ranks(argv: list[str], log: Path, command: Callable[[list[str]], int] = main.main) -> list[int | None]:
+def two_ranks(argv: list[str], log: Path, script: str = "") -> list[int | None]:
     """The exit codes of a command line in two processes that ``start_two_ranks``."""
-    return [wait(child, 240) for child in start_two_ranks(argv, log, command)]
+    return [wait(child, 240) for child in start_two_ranks(argv, log, script)]
 
 
-def start_two_ranks(argv: list[str], log: Path, command: Callable[[list[str]], int] = main.main) -> list[int]:
-    """Two processes at a command line that are told what torchrun tells, but are forks; ``log`` has what they say."""
+def start_two_ranks(argv: list[str], log: Path, script: str = "") -> list[int]:
+    """Two processes at a command line of main.py that are told what torchrun tells, but are forks; ``log`` has what they say.
+
+    Those of a ``script`` are programs of their own: one that trains cannot be forked where autograd has been at work.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     common |= {"MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    return [start(argv, log, command, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    begin: Callable[..., int] = functools.partial(spawn, script) if script else start
+    return [begin(argv, log, **common, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+
+
+def spawn(script: str, argv: list[str], log: Path, **environ: str) -> int:
+    """Run a script as a program of its own."""
+    words = [sys.executable, str(ROOT / script), *argv]
+    said = [(os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), (os.POSIX_SPAWN_DUP2, 1, 2)]
+    return os.posix_spawn(sys.executable, words, {**os.environ, "OMP_NUM_THREADS": "1", **environ}, file_actions=said)
 
 
 def start(argv: list[str], log: str | Path = os.devnull, command: Callable[[list[str]], int] = main.main, **environ: str) -> int:

@@ -82,7 +82,7 @@ def test_two_processes_make_the_weights_of_one(tmp_path: Path) -> None:
     assert train_ddpm.main([*argv, "8", "--out", f"{tmp_path}/one"]) == 0
     for iterations in ("4", "8"):
         log = tmp_path / "log"
-        assert two_ranks([*argv, iterations, "--out", f"{tmp_path}/two"], log, train_ddpm.main) == [0, 0], log.read_text()
+        assert two_ranks([*argv, iterations, "--out", f"{tmp_path}/two"], log, "scripts/train_ddpm.py") == [0, 0], log.read_text()
     assert log.read_text().count("ema.pt") == 2  # a line a run
     begin, one, two = (last(tmp_path / name) for name in ("begin", "one", "two"))
     moved = distance(one["model"], begin["model"])
@@ -96,7 +96,7 @@ def test_two_processes_make_the_weights_of_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_signal_to_one_process_ends_both_at_the_same_iteration(tmp_path: Path) -> None:
     argv = [*files(tmp_path), "--data", f"{tmp_path}/pictures.npz", "--batch", "2", "--save_every", "1", "--iterations"]
-    first, second = start_two_ranks([*argv, "100000", "--out", f"{tmp_path}/out"], tmp_path / "log", train_ddpm.main)
+    first, second = start_two_ranks([*argv, "100000", "--out", f"{tmp_path}/out"], tmp_path / "log", "scripts/train_ddpm.py")
     while not (tmp_path / "out" / "last.pt").exists():
         assert wait(first, 0.05) is None, (tmp_path / "log").read_text()
     assert end_or_kill(second, 0, iter([signal.SIGTERM]), patience=60)[0] == wait(first, 60) == 143
