@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def parity(device: str, precision: str, few: bool) -> Iterator[tuple[str, str, i
             if few and settings.n_gen > 50:
                 continue
             pairs = list(itertools.product(said["contents"], said["styles"]))[: 1 if few else None]
-            invert = partial(diffstyle.invert, model, n_inv=settings.n_inv)
+            invert = cache(partial(diffstyle.invert, model, n_inv=settings.n_inv))  # a picture may be in many pairs
             contents = Inverted.join([invert(TRAINED / f"images/contents/{content}.png") for content, _ in pairs])
             styles = Inverted.join([invert(TRAINED / f"images/styles/{style}.png") for _, style in pairs])
             noise = pipeline.one_stream(model, settings).batch(range(len(pairs)))

@@ -72,9 +72,7 @@ def transfer(
         for key in WALK:
             if getattr(side.settings, key) != getattr(s, key):
                 raise ValueError(f"the {name} was inverted with {key} {getattr(side.settings, key)}, not {getattr(s, key)}")
-    absent = [
-        step.h_from for step in s.transfer_walk(model.config.grid) if step.h_from is not None and step.h_from not in content.h
-    ]
+    absent = [step.h_from for step in s.transfer_plan() if step.h_from is not None and step.h_from not in content.h]
     if absent:
         raise ValueError(f"the content's h at t = {absent[0]} was not kept: invert it with the same n_gen and "
                          "content_replace_step")  # fmt: skip

@@ -109,8 +109,7 @@ def search(G: Array, schedule: Schedule, nodes: int) -> list[int]:
     A state is the last two timesteps; the next leg's polynomial runs through these and its end, as a corrector's does.
     """
     legs, top = Legs(G, schedule), len(G)
-    C = np.array(sorted({round((i * SPACING) ** 2) for i in range(int(warp(top) / SPACING) + 1)} - {top}))
-    C = C[top > C]
+    C = np.array(sorted({t for i in range(int(warp(top) / SPACING) + 1) if (t := round((i * SPACING) ** 2)) < top}))
     K = len(C)
     cost = np.full((K, K), np.inf)  # of the best way to (a, b)
     start = np.zeros(K - 1, np.int64)

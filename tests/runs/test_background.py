@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import main
-from batch_tools import Tiny, leftovers, make_tiny, pictures, results
+from batch_tools import Tiny, leftovers, losing_latents, make_tiny, pictures, results
 from diffstyle import images, pipeline
 from diffstyle.errors import WorkError
 from diffstyle.files import StorageError, write_whole
@@ -204,16 +204,8 @@ def test_memory_that_runs_out(tiny: Tiny, threaded: None, monkeypatch: pytest.Mo
 
 def test_latents_lost_during_the_run(tiny: Tiny, threaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main.main(tiny.argv()) == 0
-    whole, real, calls = pictures(tiny.out), pipeline.transfer, []
-
-    def vandal(*args: Any) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 2:
-            for path in (tiny.root / "cache").iterdir():
-                path.unlink()
-        return real(*args)
-
-    monkeypatch.setattr(job, "transfer", vandal)
+    whole = pictures(tiny.out)
+    monkeypatch.setattr(job, "transfer", losing_latents(tiny, pipeline.transfer))
     assert main.main(tiny.argv("--overwrite")) == 0
     assert pictures(tiny.out) == whole
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import main
-from batch_tools import Tiny, make_tiny, paint, pictures, results
+from batch_tools import Tiny, losing_latents, make_tiny, paint, pictures, results
 from diffstyle import images, pipeline
 from diffstyle.errors import WorkError
 from diffstyle.files import temporary_name, write_whole
@@ -240,16 +240,8 @@ def test_infinite_results_fail_their_own_pairs(tiny: Tiny, monkeypatch: pytest.M
 
 def test_latents_lost_during_the_run_are_made_anew(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main.main(tiny.argv("--batch_size", "1")) == 0
-    whole, real, calls = pictures(tiny.out), pipeline.transfer, []
-
-    def vandal(*args: Any) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 2:
-            for path in (tiny.root / "cache").iterdir():
-                path.unlink()
-        return real(*args)
-
-    monkeypatch.setattr(job, "transfer", vandal)
+    whole = pictures(tiny.out)
+    monkeypatch.setattr(job, "transfer", losing_latents(tiny, pipeline.transfer))
     assert main.main(tiny.argv("--overwrite", "--batch_size", "1")) == 0
     assert pictures(tiny.out) == whole
 
