@@ -134,7 +134,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     steps.add_argument("--n_gen_step", "--n_gen", dest="n_gen", type=int, metavar="N", help="timesteps of the generation")
     steps.add_argument("--t_0", type=int, help="the noisiest timestep")
     steps.add_argument("--solver",
-                       help="ddim: the official walk, every step evaluated; abm3: its result from about 18 times fewer "
+                       help="ddim: the official walk, every step evaluated; abm3: its result from about 20 times fewer "
                             "evaluations; euler, heun, ab2, ab3, abm2: for comparison (benchmarks/README.md)")
     steps.add_argument("--nfe", type=int, metavar="N",
                        help="evaluations a walk of the other solvers, those at injections apart")
