@@ -39,7 +39,7 @@ attributes() { # README's table, pretrained/README.md's two tables and picture
 reconstruction() { "$PYTHON" benchmarks/reconstruction.py --n $((few * 6)) --steps $steps; }
 solvers() { # where they ask the model, then benchmarks/README.md's first table and its picture
   "$PYTHON" scripts/search_grid.py
-  "$PYTHON" benchmarks/solvers.py --pairs 16 --t_boost 0 --solvers abm3 --nfe 16 18 20 24 28 40 --ddim 50 --out "$out/solvers"
+  "$PYTHON" benchmarks/solvers.py --pairs 32 --cases gamma=0.4 --solvers abm3 --nfe 16 18 20 24 28 40 --ddim 50 --out "$out/solvers"
 }
 notebook() { # its pictures as notebook_N.png
   "$PYTHON" - <<'PY'
