@@ -14,6 +14,11 @@ To be seen: a strong correlation for the same picture, none for different ones, 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import math
 import sys
 

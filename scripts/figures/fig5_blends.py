@@ -13,6 +13,11 @@ middle of the range. With the embedded model Lerp loses less than a tenth of the
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from dataclasses import replace
 

@@ -15,6 +15,11 @@ printed, whichever they are. Intervals that overlap decide nothing.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from collections.abc import Sequence
 from dataclasses import replace

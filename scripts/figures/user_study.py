@@ -16,6 +16,11 @@ To be seen: outlines, features, expression and glasses follow the content, colou
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import csv
 import math

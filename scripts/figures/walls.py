@@ -13,6 +13,11 @@ Writes NAME.gif, the last frame as NAME.png and NAME.pdf, and the numbers of eve
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from dataclasses import replace
 
