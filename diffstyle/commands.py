@@ -140,7 +140,7 @@ def prepare(args: Namespace) -> Order:
     cfg = run_config(args)
     device = pick_device(args.device, share.local)
     precision = pick_precision(args.precision, device)
-    animate, ending = animation_format(args.animate) if args.animate else ("", "")
+    animate, ending = animation_format(args.animate) if args.animate is not None else ("", "")
     axes = parse_axes(args.sweep)
     if animate == "gamma" and "gamma" not in [axis.key for axis in axes]:
         axes.append(ALL_GAMMAS)

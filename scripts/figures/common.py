@@ -45,6 +45,7 @@ MEASURES = ("edges_to_content", "perceptual_to_content_lite0", "histogram_to_sty
 # For a model whose config says nothing: the paper's settings, but for the steps, of which the paper takes 1000.
 PAPER: Mapping[str, float] = {"gamma": 0.3, "omega": 0.0, "t_edit": 400, "t_boost": 0, "n_inv": 50, "n_gen": 50,
                               "content_replace_step": 50, "t_0": 999}  # fmt: skip
+LARGEST_CELL = 2048  # pixels; a figure of 10 x 10 such pictures takes 1.3 GB
 Row = Mapping[str, str | float]
 Variants = Mapping[str, Settings]  # label of the column -> settings
 Results = Mapping[str, Tensor]  # label of the column -> (C, S, 3, H, W)
@@ -91,16 +92,21 @@ def parser(doc: str | None, contents: int = 3, styles: int = 3, folder: Path = A
 def numbers(text: str, flag: str, kind: type = float) -> list[float]:
     """ "0,0.3,1" to [0, 0.3, 1], each once. Raises UsageError."""
     try:
-        return list(dict.fromkeys(kind(word) for word in text.split(",")))
+        values = list(dict.fromkeys(kind(word) for word in text.split(",")))
     except ValueError:
         raise UsageError(f"{flag} {text}: give {'whole ' if kind is int else ''}numbers with commas between them") from None
+    if any(abs(value) > 1e9 for value in values):  # a curve is drawn over them
+        raise UsageError(f"{flag} {text}: use numbers of at most 1e9")
+    return values
 
 
 def check(args: argparse.Namespace, **limits: int) -> None:
-    """Raise UsageError where a number of the command line is less than it can be meant."""
+    """Raise UsageError where a number of the command line cannot be meant; ``limits`` are the least of further ones."""
     for name, least in {"n_contents": 1, "n_styles": 1, "batch_size": 1, "cell": 0, **limits}.items():
         if (value := getattr(args, name)) < least:
             raise UsageError(f"--{name} {value}: use {least} or more")
+    if args.cell > LARGEST_CELL:
+        raise UsageError(f"--cell {args.cell}: use {LARGEST_CELL} at most")
 
 
 def find_pictures(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:

@@ -197,10 +197,11 @@ def test_errors_are_one_line(base: list[str], capsys: pytest.CaptureFixture[str]
 
 ODD = [
     ("fig7_gamma", "--n_contents 0"), ("fig7_gamma", "--n_styles -1"), ("fig7_gamma", "--batch_size 0"),
-    ("fig7_gamma", "--cell -5"), ("fig7_gamma", "--values="), ("fig7_gamma", "--values nan"),
-    ("fig11_t_edit", "--values 0.5"), ("fig11_t_edit", "--values inf"), ("fig4_correlation", "--draws 0"),
-    ("fig4_correlation", "--timesteps -1"), ("walls", "--frames 0"), ("walls", "--name ../x"), ("walls", "--name="),
-    ("walls", "--name a\0b"),
+    ("fig7_gamma", "--cell -5"), ("fig7_gamma", "--cell 100000"), ("fig7_gamma", "--values="), ("fig7_gamma", "--values nan"),
+    ("fig7_gamma", "--gamma 1e308"), ("fig11_t_edit", "--values 1" + 29 * "0"), ("fig11_t_edit", "--values 0.5"),
+    ("fig11_t_edit", "--values inf"), ("fig4_correlation", "--draws 0"), ("fig4_correlation", "--timesteps -1"),
+    ("walls", "--frames 0"), ("walls", "--name ../x"), ("walls", "--name="), ("walls", "--name a\0b"),
+    ("user_study", "--pairs 0"), ("table1", "--identity nowhere"),
 ]  # fmt: skip
 
 

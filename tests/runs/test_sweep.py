@@ -136,6 +136,8 @@ def test_dry_run_counts_every_setting(base: list[str], capsys: pytest.CaptureFix
         (["--sweep", "gamma=0", "--sweep", "gamma=1"], "swept already"),
         (["--sweep", "gamma=inf"], "out of range"),
         (["--animate", "omega"], "use gamma or t"),
+        (["--animate", ""], "use gamma or t"),
+        (["--sweep", "gamma=1e308"], "use a finite number"),
         (["--animate", "t.avi"], "use gamma or t"),
     ],
 )
