@@ -3,27 +3,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
+if __name__.endswith("__main__"):  # a program, not a module of another one: Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
 
-if __name__.endswith("__main__"):  # a program, not a module of another one: Ctrl-C during its first imports is one line, too
-
-    def interrupted(kind: type[BaseException], *rest: Any) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            os.write(2, b"interrupted\n")
-            os._exit(130)
-        sys.__excepthook__(kind, *rest)
-
-    sys.excepthook = interrupted
+    until_work()
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
 from diffstyle import flags
-from diffstyle.console import ending, exit_code, lossy_streams
+from diffstyle.console import end, exit_code, handling, lossy_streams
 from diffstyle.errors import saying
 from diffstyle.settings import Settings
 from diffstyle.version import __version__
@@ -217,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         args = parse(argv)
         logging.basicConfig(level=args.verbose, format="%(message)s", stream=sys.stderr, force=True)
-        with ending():
+        with handling(end):
             from diffstyle.commands import work  # brings torch, which wrong flags need not wait for
         with saying(lambda: "nothing was begun"):
             return work(args)

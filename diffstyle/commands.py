@@ -19,7 +19,7 @@ from diffstyle.errors import UsageError, saying
 from diffstyle.explore import serve
 from diffstyle.figures.animations import animate_gamma, animate_t, check_animations
 from diffstyle.figures.gallery import write_report
-from diffstyle.figures.sweeps import draw_figures
+from diffstyle.figures.sweeps import Figures, draw_figures
 from diffstyle.figures.table import animation_format
 from diffstyle.flags import CONTENT_DIR, STYLE_DIR
 from diffstyle.model import Model, ModelConfig
@@ -75,7 +75,7 @@ def work(args: Namespace) -> int:
         outcomes = made(order, plan)
         failed = any(outcome.failed for _, outcome in outcomes)
     if outcomes and all(outcome.grid for _, outcome in outcomes):
-        finish(order, plan, outcomes)
+        failed |= not finish(order, plan, outcomes)
     elif order.share.first:
         log.info("other shards are not done yet; the last one, or --grid_only, lays out the grid")
     return 1 if failed else 0
@@ -140,7 +140,7 @@ def prepare(args: Namespace) -> Order:
     cfg = run_config(args)
     device = pick_device(args.device, share.local)
     precision = pick_precision(args.precision, device)
-    animate, ending = animation_format(args.animate) if args.animate else ("", "")
+    animate, ending = animation_format(args.animate) if args.animate is not None else ("", "")
     axes = parse_axes(args.sweep)
     if animate == "gamma" and "gamma" not in [axis.key for axis in axes]:
         axes.append(ALL_GAMMAS)
@@ -248,19 +248,24 @@ def made(order: Order, plan: Plan) -> Made:
     return list(zip(order.points, outcomes, strict=True))
 
 
-def finish(order: Order, plan: Plan, outcomes: Made) -> None:
-    """Galleries, figures and animations of the pictures on disk; prints the first figure, or the grid where there is none."""
+def finish(order: Order, plan: Plan, outcomes: Made) -> bool:
+    """Galleries, figures and animations of the pictures on disk; prints the first figure, or the grid where there is none.
+
+    Returns whether all of them could be written.
+    """
     cfg, size = order.cfg, order.config.image_size
+    galleries, figures, animations = Figures(), Figures(), Figures()
     with saying(lambda: "the pairs are finished, their figures are not"):
         if order.args.report:
             for point, _ in outcomes:
-                log.info("gallery: %s", write_report(point.cfg.save_dir))
-        figures = draw_figures(cfg, order.axes, order.points, plan, size)
-        animations = []
+                with galleries.writing(point.cfg.save_dir / "index.html"):
+                    log.info("gallery: %s", write_report(point.cfg.save_dir))
+        draw_figures(figures, cfg, order.axes, order.points, plan, size)
         if order.animate == "gamma":
-            animations = animate_gamma(cfg, order.points, plan, size, order.ending)
+            animate_gamma(animations, cfg, order.points, plan, size, order.ending)
         elif order.animate == "t":
-            animations = animate_t(order.load(), cfg, plan, order.ending)
+            animate_t(animations, order.load(), cfg, plan, order.ending)
         if order.animate:
-            log.info("%d animations, the first is %s", len(animations), animations[0] if animations else "missing")
-    print(figures[0] if figures else outcomes[0][1].grid)
+            log.info("%d animations, the first is %s", len(animations.made), next(iter(animations.made), "missing"))
+    print(figures.made[0] if figures.made else outcomes[0][1].grid)
+    return not (galleries.failed or figures.failed or animations.failed)

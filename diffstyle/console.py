@@ -106,30 +106,18 @@ def interruptible() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def ending() -> Iterator[None]:
-    """``SIGNALS`` end the process at once, with one line: for imports, in which what is raised may be dropped or turned round."""
-
-    def stop(number: int, _: object) -> None:
-        with contextlib.suppress(OSError):
-            os.write(2, b"interrupted: nothing was begun\n")
-        os._exit(128 + number)
-
-    with handling(stop):
-        yield
+def end(number: int, _: object) -> None:
+    """A handler that ends the process at once, with one line: for imports, in which what is raised may be dropped or changed."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(128 + number)
 
 
 def until_work() -> None:
-    """What a script calls before it imports torch: until ``exit_code`` heeds them, ``SIGNALS`` end it at once, with one line."""
-
-    def stop(number: int, _: object) -> None:
-        with contextlib.suppress(OSError):
-            os.write(2, b"interrupted\n")
-        os._exit(128 + number)
-
+    """What a program calls before its other imports: until ``exit_code`` heeds them, ``SIGNALS`` end it."""
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
+            signal.signal(number, end)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from diffstyle.errors import UsageError, WorkError
 
 LARGEST = 1 << 30  # bytes of a file that is read at once: no picture, list, mask or latent is larger
+LARGEST_TEXT = 256 << 10  # bytes of a config, description or grid; most have 1 kB
 # Errors after which nothing more can be written, whatever it is called.
 HOPELESS = {
     errno.ENOSPC: "the disk is full",
@@ -71,6 +72,25 @@ def read_bytes(path: Path) -> bytes:
     if len(data) != size:
         raise WorkError(f"{path}: changed while it was read")
     return data
+
+
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+    """The text of a regular file of 1 to ``largest`` bytes in UTF-8. Raises WorkError."""
+    size = check_regular(path)
+    if not 0 < size <= largest:
+        raise WorkError(f"{path}: has {size} bytes, a text of 1 to {largest} was expected")
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise WorkError(f"{path}: not readable: {error}") from error
+
+
+def read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
+    """The value of a JSON file of at most ``largest`` bytes. Raises WorkError."""
+    try:
+        return json.loads(read_text(path, largest))
+    except (ValueError, RecursionError) as error:
+        raise WorkError(f"{path}: not readable as JSON ({error})") from error
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

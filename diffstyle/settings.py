@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ class Settings:
         from diffstyle.solvers import SOLVERS
 
         for flag, number in (("--gamma", self.gamma), ("--omega", self.omega), ("--dt_lambda", self.dt_lambda)):
-            if not math.isfinite(number):
+            if not abs(number) < 3.4e38:  # the largest number of the tensors; of nan it says no, too
                 raise UsageError(f"{flag} {number} is out of range: use a finite number")
         limits = [
             ("--t_0", self.t_0, 1, timesteps - 1),

@@ -11,6 +11,11 @@ IN is a file, a diffusers folder or hf:OWNER/NAME. OUT gets the weights only, in
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import json
 import logging
@@ -23,7 +28,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from diffstyle.errors import DiffstyleError, UsageError, WorkError
+from diffstyle.console import exit_code
+from diffstyle.errors import UsageError, WorkError, saying
 from diffstyle.files import write_whole
 from diffstyle.model import ModelConfig
 from diffstyle.models.convert import diffusers_config, scheduler_config, to_diffusers
@@ -118,6 +124,19 @@ def as_yaml(config: ModelConfig) -> str:
     return yaml.safe_dump(sections, sort_keys=False, default_flow_style=None)
 
 
+def work(args: argparse.Namespace) -> None:
+    if not 8 <= args.image_size <= 4096:
+        raise UsageError(f"--image_size {args.image_size}: use 8 to 4096")
+    try:
+        with saying(lambda: "nothing was written"):
+            config = convert(args.source, args.out, args.image_size, args.config)
+    except (OSError, ValueError) as error:  # a path that no file can have
+        raise UsageError(error) from error
+    known = "by the config" if args.config else "as far as weights and descriptions tell (heads leave no trace in weights)"
+    print(f"# {args.out}: written. The network, {known}:")
+    print(as_yaml(config), end="")
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IN")
@@ -128,23 +147,7 @@ def main(argv: list[str] | None = None) -> int:
                         "(only attention's resolutions depend on it)")  # fmt: skip
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        if not 8 <= args.image_size <= 4096:
-            raise UsageError(f"--image_size {args.image_size}: use 8 to 4096")
-        config = convert(args.source, args.out, args.image_size, args.config)
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (OSError, ValueError) as error:  # a path that no file can have
-        print(f"error: {UsageError(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    known = "by the config" if args.config else "as far as weights and descriptions tell (heads leave no trace in weights)"
-    print(f"# {args.out}: written. The network, {known}:")
-    print(as_yaml(config), end="")
-    return 0
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

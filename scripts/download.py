@@ -8,12 +8,18 @@ python scripts/download.py ffhq --from ~/ffhq_10m.pt    # a file or URL of your 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import logging
 import sys
 from pathlib import Path
 
-from diffstyle.errors import DiffstyleError, UsageError
+from diffstyle.console import exit_code
+from diffstyle.errors import DiffstyleError, UsageError, saying
 from diffstyle.zoo.download import fetch
 from diffstyle.zoo.entries import Entry, load_zoo
 from diffstyle.zoo.integrity import status
@@ -50,28 +56,26 @@ def table(zoo: dict[str, Entry], folder: Path) -> str:
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)
 
 
+def work(args: argparse.Namespace) -> int:
+    zoo = load_zoo()
+    if args.list:
+        print(table(zoo, args.dir))
+        return 0
+    failed = 0
+    for entry in choose(zoo, args):
+        try:
+            with saying(lambda: "what has arrived is kept"):
+                print(fetch(entry, args.dir, args.origin))
+        except DiffstyleError as error:  # with --all, the others may still come
+            print(f"error: {error}", file=sys.stderr)
+            failed = error.exit_code
+    return failed
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    failed = 0
-    try:
-        zoo = load_zoo()
-        if args.list:
-            print(table(zoo, args.dir))
-            return 0
-        for entry in choose(zoo, args):
-            try:
-                print(fetch(entry, args.dir, args.origin))
-            except DiffstyleError as error:  # with --all, the others may still come
-                print(f"error: {error}", file=sys.stderr)
-                failed = error.exit_code
-    except DiffstyleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted: what has arrived is kept, the same command goes on", file=sys.stderr)
-        return 130
-    return failed
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

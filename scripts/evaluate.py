@@ -31,7 +31,6 @@ import functools
 import hashlib
 import importlib.util
 import io
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ from diffstyle.console import exit_code, lossy_streams
 from diffstyle.errors import UsageError, WorkError, one_line
 from diffstyle.figures import measures, metrics
 from diffstyle.figures.measures import Files, Measure, Sample
-from diffstyle.files import check_regular, kind_of, read_bytes, write_whole
+from diffstyle.files import kind_of, read_bytes, read_json, write_whole
 from diffstyle.images import decode, dimensions, to_tensor
 from diffstyle.model import Model
 from diffstyle.runs.places import check_kept
@@ -84,12 +83,10 @@ def find_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for path in paths:
         try:
-            if check_regular(path) > LARGEST_RECORD:
-                raise ValueError(f"more than the {LARGEST_RECORD} bytes that are read")
-            record = json.loads(read_bytes(path))
+            record = read_json(path, LARGEST_RECORD)
             check_record(record)
             pairs_of(path.parent, record, folder)
-        except (WorkError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (WorkError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             said = one_line(error)[:200]
             raise UsageError(f"{path}: not the record of a run ({type(error).__name__}: {said})") from error
         found.append((path.parent, record))

@@ -18,6 +18,11 @@ for --t_edit auto and --t_boost auto. Takes two minutes for the embedded model o
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import csv
 import io

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from diffstyle.errors import UsageError, WorkError
-from diffstyle.figures.sweeps import beside, figure_name, picture
+from diffstyle.figures.sweeps import Figures, beside, figure_name, picture
 from diffstyle.figures.table import Cell, save_animation, symbol, table
 from diffstyle.images import to_image, to_tensor
 from diffstyle.model import Model
@@ -26,21 +25,20 @@ from diffstyle.settings import Settings
 from diffstyle.steps import Step
 
 
-def animate_gamma(cfg: RunConfig, points: Sequence[Point], plan: Plan, size: int, ending: str) -> list[Path]:
+def animate_gamma(figures: Figures, cfg: RunConfig, points: Sequence[Point], plan: Plan, size: int, ending: str) -> None:
     """One animation over gamma a pair, and for each combination of the other settings, from the pictures of a sweep."""
     groups: dict[tuple[tuple[str, float | int | str], ...], list[Point]] = {}
     for point in points:
         groups.setdefault(tuple((k, v) for k, v in point.values.items() if k != "gamma"), []).append(point)
-    paths = []
     for pair, (others, group) in itertools.product(plan.pairs, groups.items()):
         frames = [
             table([[*(image for _, image in beside(pair, size)), picture(p.cfg.save_dir / pair.result_name, size)]],
                   column_labels=["content", "style", f"{symbol('gamma')} = {p.cfg.settings.gamma:g}"])
             for p in sorted(group, key=lambda p: p.cfg.settings.gamma)
         ]  # fmt: skip
-        paths.append(cfg.save_dir / f"{figure_name('gamma', pair, dict(others))}.{ending}")
-        save_animation(paths[-1], frames, 0.3)
-    return paths
+        path = cfg.save_dir / f"{figure_name('gamma', pair, dict(others))}.{ending}"
+        with figures.writing(path):
+            save_animation(path, frames, 0.3)
 
 
 def check_animations(plan: Plan, ending: str) -> None:
@@ -54,13 +52,12 @@ def check_animations(plan: Plan, ending: str) -> None:
                              "give the row another name")  # fmt: skip
 
 
-def animate_t(model: Model, cfg: RunConfig, plan: Plan, ending: str, frames: int = 50) -> list[Path]:
+def animate_t(figures: Figures, model: Model, cfg: RunConfig, plan: Plan, ending: str, frames: int = 50) -> None:
     """One animation a pair over the generation: x_t and the predicted clean image P_t, at about ``frames`` of its steps.
 
     It is the run's own walk with the run's own noise; the inversions come from its cache where there is one.
     """
-    size, paths = model.config.image_size, []
-    read = picture_reader(size)
+    read = picture_reader(model.config.image_size)
     stream = one_stream(model, cfg.settings) if cfg.settings.noise != "pair" else None
     for pair in plan.pairs:
         s = pair.settings(cfg.settings)
@@ -78,9 +75,9 @@ def animate_t(model: Model, cfg: RunConfig, plan: Plan, ending: str, frames: int
                 sheets.append(frame(inputs, style.x_T, P, f"t = {step.t}: the style's latent"))
             if i in shown:
                 sheets.append(frame(inputs, x, P, f"t = {max(step.t_next, 0)}: {part_of(step, s)}"))
-        paths.append(cfg.save_dir / f"{figure_name('t', pair, {})}.{ending}")
-        save_animation(paths[-1], sheets)
-    return paths
+        path = cfg.save_dir / f"{figure_name('t', pair, {})}.{ending}"
+        with figures.writing(path):
+            save_animation(path, sheets)
 
 
 def frame(inputs: Sequence[Cell], x: Tensor, P: Tensor, title: str) -> Image.Image:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from diffstyle.errors import WorkError
 from diffstyle.figures.table import Cell, symbol, table
+from diffstyle.files import StorageError
 from diffstyle.images import load_image, save_png, to_image
 from diffstyle.runs.config import RunConfig
 from diffstyle.runs.inputs import picture_reader
@@ -18,13 +21,36 @@ from diffstyle.runs.names import shorten
 from diffstyle.runs.plan import Pair, Plan
 from diffstyle.runs.sweep import Axis, Point, Values, name_of, show
 
+log = logging.getLogger(__name__)
 
-def draw_figures(cfg: RunConfig, axes: Sequence[Axis], points: Sequence[Point], plan: Plan, size: int) -> list[Path]:
+
+@dataclass
+class Figures:
+    """The figures of a run: each that cannot be written fails by itself."""
+
+    made: list[Path] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """In here ``path`` is made. Raises StorageError, after which no other could be."""
+        try:
+            yield
+            self.made.append(path)
+        except StorageError:
+            raise
+        except WorkError as error:
+            log.critical("failed: %s", error)
+            self.failed.append(path)
+
+
+def draw_figures(figures: Figures, cfg: RunConfig, axes: Sequence[Axis], points: Sequence[Point], plan: Plan, size: int) -> None:
     """Draw one labelled figure a pair into save_dir, from the pictures that ``run_sweep`` made; none without axes."""
-    return [path for pair in plan.pairs for path in draw_pair(cfg, axes, points, pair, size)] if axes else []
+    for pair in plan.pairs if axes else ():
+        draw_pair(figures, cfg, axes, points, pair, size)
 
 
-def draw_pair(cfg: RunConfig, axes: Sequence[Axis], points: Sequence[Point], pair: Pair, size: int) -> Iterator[Path]:
+def draw_pair(figures: Figures, cfg: RunConfig, axes: Sequence[Axis], points: Sequence[Point], pair: Pair, size: int) -> None:
     """One figure: the first axis across, the second down; a figure for each combination of any further ones."""
     across, down, further = axes[0], axes[1] if len(axes) > 1 else None, axes[2:]
     at = {tuple(p.values.items()): p.cfg.save_dir / pair.result_name for p in points}
@@ -44,8 +70,8 @@ def draw_pair(cfg: RunConfig, axes: Sequence[Axis], points: Sequence[Point], pai
             beside=beside(pair, size),
         )
         path = cfg.save_dir / f"{figure_name('sweep', pair, fixed)}.png"
-        save_png(path, sheet, {"axes": {axis.key: axis.values for axis in axes}, "fixed": fixed})
-        yield path
+        with figures.writing(path):
+            save_png(path, sheet, {"axes": {axis.key: axis.values for axis in axes}, "fixed": fixed})
 
 
 def picture(path: Path, size: int) -> Cell:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from diffstyle.errors import UsageError
+from diffstyle.errors import UsageError, WorkError
 from diffstyle.files import write_whole
 
 SYMBOLS = {"gamma": "γ", "omega": "ω", "dt_lambda": "λ", "n_gen": "N_gen", "n_inv": "N_inv"}
@@ -122,10 +123,15 @@ def animation_format(word: str) -> tuple[str, str]:
 
 
 def save_animation(path: Path, frames: Sequence[Image.Image], seconds: float = 0.15) -> None:
-    """Write frames of one size as GIF, APNG or WebP by the path's ending; it loops and rests on the last frame."""
+    """Write frames of one size as GIF, APNG or WebP by the path's ending; it loops and rests on the last frame.
+
+    Raises WorkError, also where the format has no frames of that size or Pillow was built without it.
+    """
     durations = [int(1000 * seconds)] * (len(frames) - 1) + [1500]
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer, format=FORMATS[path.suffix[1:]], save_all=True, append_images=list(frames[1:]), duration=durations, loop=0
-    )
+    kind, buffer = FORMATS[path.suffix[1:]], io.BytesIO()
+    try:
+        frames[0].save(buffer, format=kind, save_all=True, append_images=list(frames[1:]), duration=durations, loop=0)
+    except (OSError, RuntimeError, ValueError, KeyError, struct.error) as error:
+        size = " x ".join(map(str, frames[0].size))
+        raise WorkError(f"{path}: {size} pixels cannot be written as {kind} ({error}); take another format") from error
     write_whole(path, lambda f: f.write(buffer.getvalue()))

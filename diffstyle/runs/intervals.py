@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from diffstyle.errors import UsageError, WorkError
-from diffstyle.files import check_regular, file_hash, kind_of, read_bytes
+from diffstyle.files import file_hash, kind_of, read_json
 
 LARGEST = 4 << 20  # bytes of a table; that of 1,000 timesteps has 40 kB
 MOST = 10_000  # timesteps that a model can have
@@ -25,11 +24,9 @@ def read_intervals(checkpoint: Path) -> tuple[int, int]:
     if not kind_of(path):
         raise UsageError(f"auto: {path} is missing; make it with {again}")
     try:
-        if check_regular(path) > LARGEST:
-            raise ValueError(f"more than the {LARGEST} bytes that are read")
-        record = json.loads(read_bytes(path))
+        record = read_json(path, LARGEST)
         t_edit, t_boost, digest = timestep(record["t_edit"]), timestep(record["t_boost"]), record["sha256"]
-    except (WorkError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (WorkError, ValueError, LookupError, TypeError) as error:
         raise UsageError(f"auto: {path} cannot be read ({type(error).__name__}); make it again with {again}") from None
     if digest != file_hash(checkpoint):
         raise UsageError(f"auto: {path} was made for other weights than {checkpoint.name} holds; make it again with {again}")

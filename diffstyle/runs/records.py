@@ -64,7 +64,8 @@ class Stamp:
 
 def stamp_of(model: Model, settings: Settings) -> Stamp:
     """Raises UsageError or WorkError when the mask cannot be read."""
-    return Stamp(model_stamp(model), mask_digest(settings.mask))
+    grid = {} if settings.solver == "ddim" else {"grid": {k: list(v) for k, v in asdict(model.config.grid).items()}}
+    return Stamp(model_stamp(model) | grid, mask_digest(settings.mask))
 
 
 def pair_record(stamp: Stamp, cfg: RunConfig, pair: Pair) -> dict[str, Any]:

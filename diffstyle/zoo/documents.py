@@ -1,17 +1,14 @@
-"""Small text files from outside, YAML and JSON: read whole, within limits, so that none can stall or fill the machine."""
+"""YAML from outside: read whole, within limits, so that no file can stall or fill the machine."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from diffstyle.errors import WorkError
-from diffstyle.files import check_regular
-
-LARGEST = 256 << 10  # bytes; a config has 1 kB
+from diffstyle.files import read_text
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -24,18 +21,6 @@ class PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_text(path: Path) -> str:
-    """The text of a small regular file in UTF-8. Raises WorkError."""
-    size = check_regular(path)
-    if not 0 < size <= LARGEST:
-        raise WorkError(f"{path}: has {size} bytes, a text of 1 to {LARGEST} was expected")
-    try:
-        with path.open("rb") as file:
-            return file.read(LARGEST).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkError(f"{path}: not readable: {error}") from error
-
-
 def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
     """A YAML document: its nodes, which know their lines, and its value. Raises WorkError."""
     text = read_text(path)
@@ -45,11 +30,3 @@ def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
         return node, None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:  # no such date, a list as key ...
         raise WorkError(f"{path}: not a readable YAML file: {error}") from error
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises WorkError."""
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise WorkError(f"{path}: not readable as JSON ({error})") from error

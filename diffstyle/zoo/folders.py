@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from diffstyle.errors import UsageError, WorkError
+from diffstyle.files import read_json
 from diffstyle.model import ModelConfig
 from diffstyle.models.convert import diffusers_architecture, diffusers_schedule
 from diffstyle.zoo.bounds import SIZE, TIMESTEPS, check_architecture, number
-from diffstyle.zoo.documents import read_json
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 CONFIG, SCHEDULER = "config.json", "scheduler_config.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from diffstyle.errors import UsageError, WorkError
+from diffstyle.files import read_json
 from diffstyle.steps import USUAL, Grid
-from diffstyle.zoo.documents import read_json
 
 MOST = 200  # points; a searched grid has about 25
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffstyle.errors import WorkError
-from diffstyle.files import file_hash
-from diffstyle.zoo.documents import read_text
+from diffstyle.files import file_hash, read_text
 from diffstyle.zoo.entries import Entry, Mirror
 from diffstyle.zoo.weights import sniff
 

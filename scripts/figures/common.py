@@ -30,6 +30,8 @@ from diffstyle.images import load_image, save_png, to_image
 from diffstyle.model import Model, ModelConfig
 from diffstyle.pipeline import Inverted
 from diffstyle.runs.inputs import list_images
+from diffstyle.runs.places import check_kept, ways_to
+from diffstyle.runs.sweep import show
 from diffstyle.settings import Settings
 from diffstyle.steps import event_timesteps
 
@@ -43,6 +45,7 @@ MEASURES = ("edges_to_content", "perceptual_to_content_lite0", "histogram_to_sty
 # For a model whose config says nothing: the paper's settings, but for the steps, of which the paper takes 1000.
 PAPER: Mapping[str, float] = {"gamma": 0.3, "omega": 0.0, "t_edit": 400, "t_boost": 0, "n_inv": 50, "n_gen": 50,
                               "content_replace_step": 50, "t_0": 999}  # fmt: skip
+LARGEST_CELL = 2048  # pixels; a figure of 10 x 10 such pictures takes 1.3 GB
 Row = Mapping[str, str | float]
 Variants = Mapping[str, Settings]  # label of the column -> settings
 Results = Mapping[str, Tensor]  # label of the column -> (C, S, 3, H, W)
@@ -86,12 +89,33 @@ def parser(doc: str | None, contents: int = 3, styles: int = 3, folder: Path = A
     return p
 
 
-def numbers(text: str, flag: str) -> list[float]:
-    """ "0,0.3,1" to [0, 0.3, 1]."""
+def numbers(text: str, flag: str, kind: type = float) -> list[float]:
+    """ "0,0.3,1" to [0, 0.3, 1], each once. Raises UsageError."""
     try:
-        return [float(word) for word in text.split(",")]
+        values = list(dict.fromkeys(kind(word) for word in text.split(",")))
     except ValueError:
-        raise UsageError(f"{flag} {text}: give numbers with commas between them") from None
+        raise UsageError(f"{flag} {text}: give {'whole ' if kind is int else ''}numbers with commas between them") from None
+    if any(abs(value) > 1e9 for value in values):  # a curve is drawn over them
+        raise UsageError(f"{flag} {text}: use numbers of at most 1e9")
+    return values
+
+
+def check(args: argparse.Namespace, **limits: int) -> None:
+    """Raise UsageError where a number of the command line cannot be meant; ``limits`` are the least of further ones."""
+    for name, least in {"n_contents": 1, "n_styles": 1, "batch_size": 1, "cell": 0, **limits}.items():
+        if (value := getattr(args, name)) < least:
+            raise UsageError(f"--{name} {value}: use {least} or more")
+    if args.cell > LARGEST_CELL:
+        raise UsageError(f"--cell {args.cell}: use {LARGEST_CELL} at most")
+
+
+def find_pictures(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """Contents and styles, none of which lies where figures are written. Raises UsageError."""
+    contents = list_images(args.content_dir, "--content_dir")[: args.n_contents]
+    styles = list_images(args.style_dir, "--style_dir")[: args.n_styles]
+    read = [*contents, *styles]
+    check_kept([args.out / entry.name for path in read for entry in ways_to(path)], read, "choose another --out")
+    return contents, styles
 
 
 def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
@@ -110,12 +134,12 @@ def settings_of(args: argparse.Namespace, config: ModelConfig) -> Settings:
 
 def start(args: argparse.Namespace) -> Bench:
     """Load model and pictures and invert them. Raises DiffstyleError."""
+    check(args)
     model = load(args.config, args.model_path, args.device)
     s = settings_of(args, model.config)
     open_folder(args.out, "--out")
     sides = []
-    for folder, flag, n in ((args.content_dir, "--content_dir", args.n_contents), (args.style_dir, "--style_dir", args.n_styles)):
-        paths = list_images(folder, flag)[:n]
+    for paths in find_pictures(args):
         inverted = diffstyle.invert(model, paths, args.batch_size, **asdict(s))
         sides.append((torch.stack([load_image(p, model.config.image_size) for p in paths]), inverted))
     (contents, content), (styles, style) = sides
@@ -267,11 +291,10 @@ def sweep(name: str, doc: str | None, key: str, values: str, symbol: str, title:
     p = parser(doc)
     p.add_argument("--values", default=values, help="" if values else "default: five of the timesteps at which h is looked at")
     args = p.parse_args(argv)
-    kind = type(getattr(Settings(), key))
-    said = numbers(args.values, "--values") if args.values else []
+    said = numbers(args.values, "--values", type(getattr(Settings(), key))) if values or args.values else []
     bench = start(args)
-    given = [kind(value) for value in said or spread(bench.settings)]
-    variants = {f"{symbol} = {value:g}": replace(bench.settings, **{key: value}) for value in given}
+    given = said or spread(bench.settings)
+    variants = {f"{symbol} = {show(value)}": replace(bench.settings, **{key: value}) for value in given}
     results = transfer_each(bench, variants)
     samples = measure_each(bench, results)
     save(args.out, name, compare(bench, results, title.format(**asdict(bench.settings))), as_rows(samples), summary(samples))

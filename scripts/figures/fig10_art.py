@@ -10,6 +10,11 @@ To be seen: the content's face in the reference's colours and coarse texture. On
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 
 from common import ROOT, as_rows, grid, measure, parser, run, save, start, summary, transfer

@@ -13,6 +13,11 @@ glasses and the mouth, and the one at 0 changes nothing.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from functools import partial
 

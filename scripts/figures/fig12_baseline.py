@@ -15,6 +15,11 @@ AdaIN on h lies near replacing it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 import warnings
 from dataclasses import replace

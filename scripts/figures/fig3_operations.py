@@ -13,6 +13,11 @@ little tells the three apart: the norms of its h differ by a tenth (fig5_blends)
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from dataclasses import replace
 

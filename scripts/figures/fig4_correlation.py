@@ -14,17 +14,22 @@ To be seen: a strong correlation for the same picture, none for different ones, 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from common import Row, parser, plots, run, save, save_plot
+from common import Row, check, find_pictures, parser, plots, run, save, save_plot
 from diffstyle.api import load
 from diffstyle.files import open_folder
 from diffstyle.images import load_image
-from diffstyle.runs.inputs import list_images
 from diffstyle.sampling import timestep
 
 CURVES = {"r_homo": "same picture", "r_hetero": "different pictures", "r_alt": "h_i + h_j, skip of j"}
@@ -44,10 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--draws", type=int, default=4, help="noises a picture")
     p.add_argument("--timesteps", type=int, default=20, help="points of a curve")
     args = p.parse_args(argv)
+    check(args, draws=1, timesteps=1)
     model = load(args.config, args.model_path, args.device)
     open_folder(args.out, "--out")
-    paths = list_images(args.content_dir, "--content_dir")[: args.n_contents]
-    paths += list_images(args.style_dir, "--style_dir")[: args.n_styles]
+    paths = sum(find_pictures(args), start=list[Path]())
     x0 = torch.stack([load_image(path, model.config.image_size) for path in paths]).repeat(args.draws, 1, 1, 1)
     picture = torch.arange(len(paths)).repeat(args.draws)
     generator = torch.Generator().manual_seed(0)

@@ -13,6 +13,11 @@ middle of the range. With the embedded model Lerp loses less than a tenth of the
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from dataclasses import replace
 
@@ -22,6 +27,7 @@ from common import Bench, Row, as_rows, measure_each, numbers, parser, plots, ru
 from diffstyle.figures.table import Cell, table
 from diffstyle.hspace import BLENDS, Blend, norm
 from diffstyle.images import to_image
+from diffstyle.runs.sweep import show
 
 
 def norm_ratios(bench: Bench, kind: str, gamma: float) -> list[tuple[int, float]]:
@@ -41,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     values = numbers(args.values, "--values")
     bench = start(args)
     variants = {
-        f"{blend}, γ = {gamma:g}": replace(bench.settings, blend=blend, gamma=gamma)
+        f"{blend}, γ = {show(gamma)}": replace(bench.settings, blend=blend, gamma=gamma)
         for blend in ("lerp", "slerp")
         for gamma in values
     }
@@ -51,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         inputs = [to_image(bench.contents[i]), to_image(bench.styles[i])]
         shown = [to_image(x[i, i]) for x in results.values()]
         rows += [[*inputs, *shown[: len(values)]], [*inputs, *shown[len(values) :]]]
-    columns = ["content", "style", *(f"γ = {v:g}" for v in values)]
+    columns = ["content", "style", *(f"γ = {show(v)}" for v in values)]
     sheet = table(rows, row_labels=["lerp", "slerp"] * (len(rows) // 2), column_labels=columns, title="lerp and slerp of h")
     samples = measure_each(bench, results)
     save(args.out, "fig5_blends", sheet, as_rows(samples), summary(samples))

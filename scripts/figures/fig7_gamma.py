@@ -12,6 +12,11 @@ above 0.6; with the embedded one nearly all has happened at 0.2 to 0.4, and 1 is
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from functools import partial
 

@@ -11,6 +11,11 @@ little, and at 0.7 both shapes lie over each other.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from functools import partial
 

@@ -11,6 +11,11 @@ whose two pictures look alike in the mask may have it the other way round).
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from dataclasses import replace
 

@@ -15,12 +15,18 @@ printed, whichever they are. Intervals that overlap decide nothing.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from common import as_rows, compare, measure, measured, parser, run, save, start, summary, transfer_each
+from diffstyle.errors import UsageError
 from diffstyle.figures import measures
 from diffstyle.figures.measures import Files, Measure, Sample
 
@@ -40,6 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--identity", type=Path, help="face recogniser as TorchScript")
     p.add_argument("--inception", type=Path, help="inception-2015-12-05.pt")
     args = p.parse_args(argv)
+    for flag, path in (("--identity", args.identity), ("--inception", args.inception)):
+        if path is not None and not path.is_file():
+            raise UsageError(f"{flag} {path}: no such file")
     rows = [*measures.paper(Files(identity=args.identity, inception=args.inception)),
             *(row for row in measures.on_lite0() if row.embed), *measured()]  # fmt: skip
     bench = start(args)

@@ -16,6 +16,11 @@ To be seen: outlines, features, expression and glasses follow the content, colou
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import csv
 import math
@@ -23,7 +28,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from common import ROOT, Row, measure, parser, plots, run, save, save_plot, settings_of, start, transfer
+from common import ROOT, Row, check, measure, parser, plots, run, save, save_plot, settings_of, start, transfer
 from diffstyle.errors import WorkError
 from diffstyle.figures import measures
 from diffstyle.figures.metrics import bootstrap
@@ -79,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--pairs", type=int, default=24, help="of avatars")
     p.add_argument("--photographs", action="store_true", help="--content_dir and --style_dir hold upright faces that fill them")
     args = p.parse_args(argv)
+    check(args, pairs=1)
     open_folder(args.out, "--out")
     s = settings_of(args, load_config(args.config, args.model_path))
     pairs = of_photographs(args) if args.photographs else of_avatars(args, s)

@@ -13,10 +13,17 @@ Writes NAME.gif, the last frame as NAME.png and NAME.pdf, and the numbers of eve
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import sys
 from dataclasses import replace
+from pathlib import Path
 
-from common import as_rows, grid, measure_each, parser, run, save, start, summary, transfer_each
+from common import as_rows, check, grid, measure_each, parser, run, save, start, summary, transfer_each
+from diffstyle.errors import UsageError
 from diffstyle.figures.table import save_animation, table
 
 
@@ -25,9 +32,12 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--frames", type=int, default=7)
     p.add_argument("--name", default="walls")
     args = p.parse_args(argv)
+    check(args, frames=1)
+    if not args.name or args.name != Path(args.name).name or not args.name.isprintable():
+        raise UsageError(f"--name {args.name!r}: give the name of a file, without its folder and ending")
     bench = start(args)
     gammas = [bench.settings.gamma * i / max(1, args.frames - 1) for i in range(args.frames)]
-    results = transfer_each(bench, {f"γ = {gamma:.2f}": replace(bench.settings, gamma=gamma) for gamma in gammas})
+    results = transfer_each(bench, {f"γ = {gamma:.4g}": replace(bench.settings, gamma=gamma) for gamma in gammas})
     sheets = [table(grid(bench, x), row_title="content", column_title="style", title=label) for label, x in results.items()]
     save_animation(args.out / f"{args.name}.gif", sheets, seconds=0.4)
     samples = measure_each(bench, results)

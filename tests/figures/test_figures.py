@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def column(rows: list[dict[str, str]], key: str, **where: str) -> list[float]:
 
 
 def test_gamma_with_curves(base: list[str]) -> None:
-    rows = make("fig7_gamma", [*base, "--values", "0,1"], "fig7_gamma_curves")
+    rows = make("fig7_gamma", [*base, "--values", "0,1,0"], "fig7_gamma_curves")
     assert len(rows) == 2 * 2 * 2
     untouched = column(rows, "edges_to_content", variant="γ = 0")
     assert untouched != column(rows, "edges_to_content", variant="γ = 1")
@@ -151,7 +152,7 @@ def test_a_wall_moves(base: list[str], tmp_path: Path) -> None:
     rows = make("walls", [*base, "--frames", "3", "--mask", "box"])
     with Image.open(tmp_path / "out/walls.gif") as wall:
         assert getattr(wall, "n_frames", 1) == 3
-    assert [row["variant"] for row in rows[::4]] == ["γ = 0.00", "γ = 0.15", "γ = 0.30"]
+    assert [row["variant"] for row in rows[::4]] == ["γ = 0", "γ = 0.15", "γ = 0.3"]
 
 
 def test_the_user_study_counts_what_follows(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +193,38 @@ def test_errors_are_one_line(base: list[str], capsys: pytest.CaptureFixture[str]
     assert common.run(fig7_gamma.main, [*base, "--n_gen", "1"]) == 2
     assert common.run(fig7_gamma.main, [*base[:2], "--model_path", "/nowhere.pt", *base[4:]]) in (1, 2)
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
+
+
+ODD = [
+    ("fig7_gamma", "--n_contents 0"), ("fig7_gamma", "--n_styles -1"), ("fig7_gamma", "--batch_size 0"),
+    ("fig7_gamma", "--cell -5"), ("fig7_gamma", "--cell 100000"), ("fig7_gamma", "--values="), ("fig7_gamma", "--values nan"),
+    ("fig7_gamma", "--gamma 1e308"), ("fig11_t_edit", "--values 1" + 29 * "0"), ("fig11_t_edit", "--values 0.5"),
+    ("fig11_t_edit", "--values inf"), ("fig4_correlation", "--draws 0"), ("fig4_correlation", "--timesteps -1"),
+    ("walls", "--frames 0"), ("walls", "--name ../x"), ("walls", "--name="), ("walls", "--name a\0b"),
+    ("user_study", "--pairs 0"), ("table1", "--identity nowhere"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "words"), ODD)
+def test_what_cannot_be_meant_is_one_line(
+    script: str, words: str, base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert common.run(importlib.import_module(f"figures.{script}").main, [*base, *words.split(" ")]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: --") and text.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("script", ["fig7_gamma", "fig4_correlation"])
+def test_figures_replace_no_picture(script: str, base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even one that a content is only a link to."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / f"out/{script}.png")
+    shutil.copy(GOLDEN / "images/contents/content_a.png", tmp_path / f"out/{script}.png")
+    module = importlib.import_module(f"figures.{script}")
+    assert common.run(module.main, [*base, "--content_dir", str(tmp_path / "link.png")]) == 2
+    assert "would be written over; choose another --out" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{script}.png"]
 
 
 def test_a_checkpoint_needs_its_config(base: list[str], capsys: pytest.CaptureFixture[str]) -> None:

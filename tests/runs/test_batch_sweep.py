@@ -14,7 +14,7 @@ from batch_tools import Tiny, make_tiny, paint, pictures, results, two_ranks
 from diffstyle import images
 from diffstyle.figures import animations, sweeps
 from diffstyle.figures.sweeps import figure_name
-from diffstyle.files import temporary_name, write_whole
+from diffstyle.files import StorageError, temporary_name, write_whole
 from diffstyle.runs import inversions, run, sweep
 from diffstyle.runs.inputs import Picture
 from diffstyle.runs.plan import Pair
@@ -86,6 +86,34 @@ def test_animation_is_no_pairs_picture(tiny: Tiny, capsys: pytest.CaptureFixture
     assert main.main(tiny.argv("--pairs", listing, "--animate", "t.png")) == 2
     assert "the animation of a and the picture of T_a are both t_a.png" in capsys.readouterr().err and not tiny.out.exists()
     assert main.main(tiny.argv("--pairs", listing, "--animate", "t.webp")) == 0 and len(list(tiny.out.glob("*.webp"))) == 2
+
+
+@pytest.mark.parametrize(("argv", "taken"), [
+    ((*SWEEP, "--report", "--animate", "gamma"), ("gamma=0/index.html", FIGURE, "gamma_content_c00_style_s00.gif")),
+    (("--animate", "t"), ("t_content_c00_style_s00.gif",)),
+], ids=["gamma", "t"])  # fmt: skip
+def test_a_figure_that_cannot_be_written_fails_alone(
+    argv: tuple[str, ...], taken: tuple[str, ...], tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in taken:
+        (tiny.out / name).mkdir(parents=True)
+    assert main.main(tiny.argv(*argv)) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"failed: {tiny.out / name}: cannot be written (a folder has that name)" for name in taken]
+    assert said.out.strip() == str(tiny.out / (FIGURE.replace("s00", "s01") if FIGURE in taken else "grid.png"))
+    without = set(pictures(tiny.out))
+    for name in taken:
+        (tiny.out / name).rmdir()
+    assert main.main(tiny.argv(*argv)) == 0 and set(pictures(tiny.out)) == without | set(taken)
+
+
+def test_a_full_disk_ends_the_figures(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(sweeps, "save_png", full)
+    assert main.main(tiny.argv(*SWEEP, "--animate", "gamma")) == 1
+    assert capsys.readouterr().err == "error: the disk is full\n" and not list(tiny.out.glob("gamma_*"))
 
 
 # ---- interruptions -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from PIL import Image, ImageFont
 
 import main
 from diffstyle.diffusion import predict_x0
-from diffstyle.errors import UsageError
+from diffstyle.errors import UsageError, WorkError
 from diffstyle.figures import table as figure
 from diffstyle.hspace import Blend, norm
 from diffstyle.images import read_record
@@ -136,6 +136,8 @@ def test_dry_run_counts_every_setting(base: list[str], capsys: pytest.CaptureFix
         (["--sweep", "gamma=0", "--sweep", "gamma=1"], "swept already"),
         (["--sweep", "gamma=inf"], "out of range"),
         (["--animate", "omega"], "use gamma or t"),
+        (["--animate", ""], "use gamma or t"),
+        (["--sweep", "gamma=1e308"], "use a finite number"),
         (["--animate", "t.avi"], "use gamma or t"),
     ],
 )
@@ -153,6 +155,14 @@ def test_animation_over_t(base: list[str], tmp_path: Path, ending: str) -> None:
     assert main.main([*base, "--gamma", "0.5", "--t_boost", "400", "--animate", f"t.{ending}"]) == 0
     with Image.open(tmp_path / "out" / f"t_{NAME}.{ending}") as image:
         assert getattr(image, "n_frames", 1) == 5
+
+
+@pytest.mark.parametrize(("ending", "width"), [("webp", 16_384), ("gif", 65_536)])
+def test_an_animation_too_large_for_its_format_is_one_line(ending: str, width: int, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (width, 1), colour) for colour in ("red", "blue")]
+    with pytest.raises(WorkError, match=rf"a\.{ending}: {width} x 1 pixels cannot be written as {ending.upper()}"):
+        figure.save_animation(tmp_path / f"a.{ending}", frames)
+    assert not list(tmp_path.iterdir())
 
 
 def test_walk_ends_in_the_result() -> None:

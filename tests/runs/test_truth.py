@@ -16,6 +16,7 @@ from cli_tools import pixels, run
 import main
 from batch_tools import Tiny, make_tiny, paint, pictures, results
 from diffstyle import images, pipeline
+from diffstyle.images import read_record
 from diffstyle.runs import job
 
 NAME = "content_c00_style_s00.png"
@@ -231,3 +232,16 @@ def test_a_full_disk_ends_the_run(
     lines = [line for line in err.splitlines() if "the disk is full" in line]
     assert code == 1 and lines == [line for line in err.splitlines() if line.startswith("error: ")] and len(lines) == 1
     assert not list((tiny.root / what).glob(".*"))
+
+
+def test_another_grid_is_another_result(tiny: Tiny) -> None:
+    """Where the solvers ask the model is read beside its config; ddim asks everywhere, and its records say nothing of it."""
+    assert main.main(tiny.argv("--solver", "abm3")) == 0 and report(tiny)["done"] == 6
+    (tiny.root / "grids").mkdir()
+    (tiny.root / "grids/tiny.json").write_text('{"t": [-1, 300, 999], "share": [0, 0.2, 1]}')
+    assert main.main(tiny.argv("--solver", "abm3")) == 0 and report(tiny)["done"] == 6
+    assert read_record(tiny.out / RESULT)["model"]["grid"] == {"ts": [-1, 300, 999], "shares": [0, 0.2, 1]}  # type: ignore[index]
+    assert main.main(tiny.argv("--solver", "abm3")) == 0 and report(tiny)["kept"] == 6
+    assert main.main(tiny.argv()) == 0 and "grid" not in read_record(tiny.out / RESULT)["model"]  # type: ignore[index]
+    (tiny.root / "grids/tiny.json").unlink()
+    assert main.main(tiny.argv()) == 0 and report(tiny)["kept"] == 6

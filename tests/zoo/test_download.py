@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -682,7 +683,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert said in capsys.readouterr().err
 
     def interrupt(*args: Any) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(script, "fetch", interrupt)
     assert script.main(["afhq"]) == 130

@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffstyle.errors import DiffstyleError, UsageError, WorkError, one_line
+from diffstyle.files import read_json
 from diffstyle.model import ModelConfig
 from diffstyle.models import build_unet
-from diffstyle.zoo import documents, weights
+from diffstyle.zoo import weights
 from diffstyle.zoo.checkpoints import load_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.entries import load_zoo
@@ -287,9 +288,9 @@ def test_the_zoo_s_list_and_json(tmp_path: Path) -> None:
     damaged, sized = "not readable as JSON", "a text of 1 to"
     for text, said in (("[" * 100_000, damaged), ("{", damaged), ("1" * 6000, damaged), (" " * 300_000, sized), ("", sized)):
         (tmp_path / "config.json").write_text(text)
-        refused(lambda: documents.read_json(tmp_path / "config.json"), said)
+        refused(lambda: read_json(tmp_path / "config.json"), said)
     (tmp_path / "config.json").write_bytes(b'"\xff"')
-    refused(lambda: documents.read_json(tmp_path / "config.json"), "not readable")
+    refused(lambda: read_json(tmp_path / "config.json"), "not readable")
 
 
 # ---- scripts/convert_checkpoint.py -------------------------------------------------------------------------------
