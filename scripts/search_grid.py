@@ -12,6 +12,11 @@ model on one core: an official inversion of each picture.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
+    from diffstyle.console import until_work
+
+    until_work()
+
 import argparse
 import sys
 from collections.abc import Sequence

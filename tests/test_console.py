@@ -54,7 +54,7 @@ def test_a_signal_during_a_scripts_imports_is_one_line(module: str, number: sign
 
 
 @pytest.mark.parametrize("script", sorted(
-    [*(ROOT / "scripts").glob("[cdeit]*.py"), *(ROOT / "scripts/figures").glob("[!c]*.py")]  # not make_*.py, not common.py
+    [*(ROOT / "scripts").glob("[cdeist]*.py"), *(ROOT / "scripts/figures").glob("[!c]*.py")]  # not make_*.py, not common.py
 ), ids=lambda path: path.stem)  # fmt: skip
 def test_no_import_of_a_script_comes_before(script: Path) -> None:
     """What the two tests above see in a few programs is the first thing in all of them."""

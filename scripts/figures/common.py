@@ -293,7 +293,7 @@ def sweep(name: str, doc: str | None, key: str, values: str, symbol: str, title:
     args = p.parse_args(argv)
     said = numbers(args.values, "--values", type(getattr(Settings(), key))) if values or args.values else []
     bench = start(args)
-    given = said or spread(bench.settings)
+    given: Sequence[Any] = said or spread(bench.settings)
     variants = {f"{symbol} = {show(value)}": replace(bench.settings, **{key: value}) for value in given}
     results = transfer_each(bench, variants)
     samples = measure_each(bench, results)
