@@ -42,4 +42,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             part = "recipes" if "_recipe" in name else name.split("[")[1].split("-")[0].strip("]")
             line = "command-line-" if "command_line" in name else ""
             item.add_marker(pytest.mark.xdist_group(f"golden-{line}{part}"))
-    items.sort(key=lambda item: not item.name.startswith(FIRST))
+    items.sort(key=lambda item: not item.name.startswith(FIRST))  # scripts/test.sh has xdist keep the order
