@@ -39,7 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif "test_fp64" in name and "trained-adm" in name:
             item.add_marker(pytest.mark.xdist_group("fp64"))
         elif name.startswith("test_golden_"):  # the inverted pictures of a family, and walks that are half way
-            part = "recipes" if "_recipe" in name else name.split("[")[1].split("-")[0].strip("]")
-            line = "command-line-" if "command_line" in name else ""
-            item.add_marker(pytest.mark.xdist_group(f"golden-{line}{part}"))
+            family = name.split("[")[1].split("-")[0].strip("]")
+            item.add_marker(pytest.mark.xdist_group(f"golden-{family}{'-by-command' * ('command_line' in name)}"))
     items.sort(key=lambda item: not item.name.startswith(FIRST))  # scripts/test.sh has xdist keep the order
