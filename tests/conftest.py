@@ -15,15 +15,16 @@ def pytest_configure(config: pytest.Config) -> None:
     What tests write need not outlive a power cut: nobody waits for the disk.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.fsync = lambda _: None
+    pytest.MonkeyPatch().setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture
 def few_steps_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """The samples that the trainer draws to be looked at are most of the time of a short training."""
     import train_ddpm
+    from training.watch import sample
 
-    monkeypatch.setattr(train_ddpm, "sample", partial(train_ddpm.sample, steps=4))
+    monkeypatch.setattr(train_ddpm, "sample", partial(sample, steps=4))
 
 
 SHARED = ("test_report.py", "test_checkpoints.py", "test_page.py", "test_package.py")  # costly fixtures of a module
