@@ -134,7 +134,7 @@ def work(args: Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="the embedded network, batches 1 and 2, no compilation, few goldens")
+    parser.add_argument("--quick", action="store_true", help="the embedded network, batches 1 and 2, no compilation, one golden")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=["auto", *DTYPES])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv", type=Path, help="what scripts/train_ddpm.py wrote; empty fields are left out")
     parser.add_argument("--out", type=Path, default=Path("loss.png"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         with open(args.csv, newline="") as file:
             rows = list(csv.DictReader(file))

@@ -11,4 +11,4 @@ environment requirements-dev.txt
 if "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then export COVERAGE_CORE="${COVERAGE_CORE:-sysmon}"; fi
 # Two processes of half the cores each: small networks gain little from more threads.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( ($(getconf _NPROCESSORS_ONLN) + 1) / 2 ))}"
-"$PYTHON" -m pytest --numprocesses=2 --dist=loadgroup --cov=diffstyle --cov=models --cov-report=term:skip-covered --cov-fail-under=95 "$@"
+"$PYTHON" -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --cov=diffstyle --cov=models --cov-report=term:skip-covered --cov-fail-under=95 "$@"

@@ -24,6 +24,7 @@ from diffstyle.console import SIGNALS
 from diffstyle.models import build_unet
 
 ROOT = Path(__file__).resolve().parents[1]
+FEW_STEPS = ["--n_inv", "2", "--n_gen", "2"]  # where the files matter, not the walk
 ARCHITECTURE = {"ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []}
 CONFIG = """data: {dataset: CelebA_HQ, image_size: 8}
 model: {type: ddpm, ch: 32, ch_mult: [1], num_res_blocks: 1, attn_resolutions: []}

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from functools import partial
 
 import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A suite started in the background inherits an ignored SIGINT (which main.py respects); some tests send one."""
+    """A suite started in the background inherits an ignored SIGINT (which main.py respects); some tests send one.
+
+    What tests write need not outlive a power cut: nobody waits for the disk.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    pytest.MonkeyPatch().setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def few_steps_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples that the trainer draws to be looked at are most of the time of a short training."""
+    import train_ddpm
+    from training.watch import sample
+
+    monkeypatch.setattr(train_ddpm, "sample", partial(sample, steps=4))
 
 
 SHARED = ("test_report.py", "test_checkpoints.py", "test_page.py", "test_package.py")  # costly fixtures of a module
-FIRST = ("test_golden_results", "test_torchrun", "test_it_runs_and_draws", "test_kill")  # the longest
+FIRST = ("test_golden_", "test_fp64", "test_torchrun", "test_kill", "test_full_size")  # the longest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(module))
         elif "test_fp64" in name and "trained-adm" in name:
             item.add_marker(pytest.mark.xdist_group("fp64"))
-        elif "command_line[" in name:
-            item.add_marker(pytest.mark.xdist_group(f"command-line-{name.split('[')[1].split('-')[0]}"))
-    items.sort(key=lambda item: not item.name.startswith(FIRST))
+        elif name.startswith("test_golden_"):  # the inverted pictures of a family, and walks that are half way
+            family = name.split("[")[1].split("-")[0].strip("]")
+            item.add_marker(pytest.mark.xdist_group(f"golden-{family}{'-by-command' * ('command_line' in name)}"))
+    items.sort(key=lambda item: not item.name.startswith(FIRST))  # scripts/test.sh has xdist keep the order

@@ -13,7 +13,6 @@ import shutil
 import signal
 import time
 from collections import Counter
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import numpy as np
 import pytest
 import torch
 import train_ddpm
-from training.watch import sample
 
 from batch_tools import CONFIG, end_or_kill, equal, leftovers, pictures, start, wait
 
@@ -56,9 +54,9 @@ def check_files(out: Path, losses: list[str]) -> None:
         assert lines == losses[: len(lines)]
 
 
+@pytest.mark.usefixtures("few_steps_a_sample")
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_kills_of_the_trainer(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_ddpm, "sample", partial(sample, steps=4))  # of 100, which would be most of the time
+def test_kills_of_the_trainer(kind: str, tmp_path: Path) -> None:
     config, data, whole, parts = (tmp_path / name for name in ("tiny.yml", "data.npz", "whole", "parts"))
     config.write_text(CONFIG)
     make_data(data, kind)

@@ -91,7 +91,7 @@ def test_the_sampler_stays_in_fp32(more: dict[str, Any], monkeypatch: pytest.Mon
 def test_norms_and_time_embedding_stay_in_fp32(family: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen where they compute, not only where their parameters lie; and x and eps are fp32, h is not."""
     m, kinds = model(family, precision), list[tuple[torch.dtype, ...]]()
-    x, t = pictures(2), torch.tensor([3.0, 900.0])
+    x, t = pictures(2)[..., :16, :16], torch.tensor([3.0, 900.0])  # fp16 is slow on some CPUs
     with torch.inference_mode():
         exact = model(family, "fp32").unet.encode(x, t).temb
     group_norm = F.group_norm
@@ -134,7 +134,7 @@ def test_a_picture_does_not_depend_on_its_batch(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fp16_depends_on_the_batch_by_its_rounding(family: str) -> None:
     """CPUs that cannot calculate in fp16 sum in an order that depends on the batch; a chaotic network makes much of that."""
-    unet, x, t = model(family, "fp16").unet, pictures(4), torch.full((4,), 500.0)
+    unet, x, t = model(family, "fp16").unet, pictures(4)[..., :16, :16], torch.full((4,), 500.0)
     with torch.inference_mode():
         together, alone = unet(x, t), torch.cat([unet(x[i : i + 1], t[:1]) for i in range(4)])
     assert float((together - alone).abs().max() / together.abs().max()) <= 4 * torch.finfo(torch.float16).eps

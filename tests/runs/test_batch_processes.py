@@ -83,7 +83,7 @@ def ranks_of(parent: int) -> list[int]:
 def test_torchrun(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, contents=4, styles=6)
     (tmp_path / "c" / "bad.png").write_bytes(b"no picture")
-    tiny.extra = ["--batch_size", "1", "--n_gen", "100"]
+    tiny.extra = ["--batch_size", "1", "--n_gen", "60"]
     assert main.main(tiny.argv("--save_dir", f"{tmp_path}/alone", "--cache_dir", f"{tmp_path}/cache1")) == 1
 
     # One rank is killed in the middle of a long run: torchrun ends the other, whose pictures stay.

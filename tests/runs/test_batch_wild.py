@@ -23,7 +23,7 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 
 import main
-from batch_tools import CONFIG, Tiny, make_tiny, paint, results
+from batch_tools import CONFIG, FEW_STEPS, Tiny, make_tiny, paint, results
 from diffstyle.errors import WorkError
 from diffstyle.images import fit, load_image, open_fitted, orientation, preprocess, read_record, read_result
 from diffstyle.masks import build_mask
@@ -35,7 +35,9 @@ Make = Callable[[Path], object]
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
-    return make_tiny(tmp_path, contents=1, styles=1)
+    tiny = make_tiny(tmp_path, contents=1, styles=1)
+    tiny.extra = [*FEW_STEPS]
+    return tiny
 
 
 def run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image, ImageFont
 
 import main
@@ -20,7 +19,7 @@ from diffstyle.images import read_record
 from diffstyle.pipeline import invert, noise_of_pairs, transfer, transfer_walk
 from diffstyle.settings import Settings
 from diffstyle.steps import timestep_grid
-from golden_models import ARCHITECTURES, GOLDEN, golden_model
+from golden_models import GOLDEN, golden_model
 
 
 def maps(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,14 +57,11 @@ def test_unknown_blend() -> None:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> list[str]:
-    """A command line for the golden DDPM and one pair, in few steps."""
-    config = tmp_path / "tiny.yml"
-    model = {"type": "ddpm", **ARCHITECTURES["ddpm"]}
-    config.write_text(yaml.safe_dump({"data": {"dataset": "CelebA_HQ", "image_size": 32}, "model": model}))
+def base(config: Path, tmp_path: Path) -> list[str]:
+    """A command line for one pair, in few steps."""
     images = GOLDEN / "images"
     return [
-        "--config", str(config), "--model_path", str(GOLDEN / "ddpm/model.pt"), "--device", "cpu",
+        "--config", str(config), "--model_path", str(config.with_name("model.pt")), "--device", "cpu",
         "--content_dir", str(images / "contents/content_a.png"), "--style_dir", str(images / "styles/style_a.png"),
         "--save_dir", str(tmp_path / "out"), "--cache_dir", str(tmp_path / "cache"),
         "--n_inv", "4", "--n_gen", "4", "--content_replace_step", "4", "--verbose", "warning",

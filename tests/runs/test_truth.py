@@ -14,7 +14,7 @@ import torch
 from cli_tools import pixels, run
 
 import main
-from batch_tools import Tiny, make_tiny, paint, pictures, results
+from batch_tools import FEW_STEPS, Tiny, make_tiny, paint, pictures, results
 from diffstyle import images, pipeline
 from diffstyle.images import read_record
 from diffstyle.runs import job
@@ -26,7 +26,7 @@ RESULT = f"result_{NAME}"
 @pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
     tiny = make_tiny(tmp_path)
-    tiny.extra = ["--batch_size", "1"]
+    tiny.extra = ["--batch_size", "1", *FEW_STEPS]
     return tiny
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,30 @@ from diffstyle.images import load_image
 from golden_models import ARCHITECTURES, GOLDEN
 
 
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep over gamma 0 and 1 of one content and two styles, by the golden DDPM; hub's cache is empty."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    config = tmp_path / "tiny.yml"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config, and out/: a sweep over gamma 0 and 1 of one content and two styles, by the golden DDPM."""
+    folder = tmp_path_factory.mktemp("sweep")
+    config = folder / "tiny.yml"
     model = {"type": "ddpm", **ARCHITECTURES["ddpm"]}
     config.write_text(yaml.safe_dump({"data": {"dataset": "CelebA_HQ", "image_size": 32}, "model": model}))
-    out, images = tmp_path / "out", GOLDEN / "images"
+    images = GOLDEN / "images"
     argv = [
         "--config", str(config), "--model_path", str(GOLDEN / "ddpm/model.pt"), "--device", "cpu", "--no_cache",
         "--content_dir", str(images / "contents/content_a.png"), "--style_dir", str(images / "styles"),
-        "--save_dir", str(out), "--n_inv", "3", "--n_gen", "3", "--content_replace_step", "3", "--verbose", "warning",
+        "--save_dir", str(folder / "out"), "--n_inv", "3", "--n_gen", "3", "--content_replace_step", "3", "--verbose", "warning",
         "--sweep", "gamma=0,1",
     ]  # fmt: skip
     assert main.main(argv) == 0
-    return out
+    return folder
+
+
+@pytest.fixture
+def sweep(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the sweep; hub's cache is empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "out"
 
 
 plot = evaluate.plot

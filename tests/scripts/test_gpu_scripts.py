@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_table_without_a_card(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(precision.WALKS, "50/50", {"n_inv": 10, "n_gen": 10})
+    monkeypatch.setitem(precision.WALKS, "50/50", {"n_inv": 6, "n_gen": 6})
     monkeypatch.setattr(gpu, "CONVOLUTIONS", speed.CONVOLUTIONS[-1:])  # one says as much here as all
     argv = ["--device", "cpu", "--quick", "--precisions", "auto", "bf16"]
     assert gpu.main(argv) == 0
@@ -34,10 +34,9 @@ def test_the_table_without_a_card(capsys: pytest.CaptureFixture[str], monkeypatc
     exact, auto, bf16 = (float(row[1]) for row in [row for row in rows if len(row) == 3][1:])
     assert exact == auto > 200 and 20 < bf16 < 100  # the same computation twice, and another
     found = [row for row in rows if len(row) == 5][1:]
-    cases = [(network, case, "1") for network in ("ddpm", "adm") for case in ("inv50_gen50", "omega")]
-    assert [tuple(row[:4]) for row in found] == [(p, *case) for p in ("fp32", "auto", "bf16") for case in cases]
-    errors = [float(row[4]) for row in found]
-    assert errors[:4] == errors[4:8] and max(errors[:4]) < 1e-4 and min(errors[8:]) > 1e-3
+    assert [tuple(row[:4]) for row in found] == [(p, "adm", "inv50_gen50", "1") for p in ("fp32", "auto", "bf16")]
+    exact, auto, bf16 = (float(row[4]) for row in found)
+    assert exact == auto < 1e-4 and bf16 > 1e-3
 
 
 @pytest.mark.gpu

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import loss_curve
 import numpy as np
 import pytest
 import torch
@@ -24,7 +23,7 @@ from diffstyle.models import build_unet
 from diffstyle.models.hspace_unet import Features
 from diffstyle.zoo.config import load_config
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("few_steps_a_sample")
 TINY = """
 data: {dataset: CUSTOM, image_size: 8}
 model: {type: ddpm, ch: 32, ch_mult: [1, 1], num_res_blocks: 1, attn_resolutions: []}
@@ -163,17 +162,17 @@ def test_samples_are_the_pictures_that_the_network_knows_clipped() -> None:
     assert torch.allclose(found, x0.clamp(-1, 1), atol=1e-4)
 
 
-def test_loss_curve(tmp_path: Path) -> None:
+def test_loss_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "loss.csv"
     table.write_text("iteration,loss,h_influence_400\n50,0.5,\n100,0.25,0.1\n")
-    script = [sys.executable, "benchmarks/loss_curve.py", str(table), "--out"]
-    assert subprocess.run([*script, str(tmp_path / "loss.png")], cwd=ROOT).returncode == 0
+    assert loss_curve.main([str(table), "--out", str(tmp_path / "loss.png")]) == 0
     assert Image.open(tmp_path / "loss.png").size == (1000, 360)
     table.write_text("iteration,loss,h_influence_400,psnr_quickstart\n50,0.5,,\n100,0.25,0.1,14.5\n")
-    assert subprocess.run([*script, str(tmp_path / "loss.png")], cwd=ROOT).returncode == 0
+    assert loss_curve.main([str(table), "--out", str(tmp_path / "loss.png")]) == 0
     assert Image.open(tmp_path / "loss.png").size == (1500, 360)
     table.write_text("something else\n1\n")
-    assert subprocess.run([*script, str(tmp_path / "other.png")], cwd=ROOT, capture_output=True).returncode == 2
+    assert loss_curve.main([str(table), "--out", str(tmp_path / "other.png")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {table}: not a loss.csv (")
 
 
 # ---- layers and transfers

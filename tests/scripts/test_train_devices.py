@@ -31,6 +31,7 @@ from diffstyle.runs.workers import ALONE, Share
 from diffstyle.zoo.config import load_config
 from golden_models import relative
 
+pytestmark = pytest.mark.usefixtures("few_steps_a_sample")
 # Groups of eight channels: in groups of one, as 32 channels otherwise are, a bias before a norm has no effect, and Adam makes
 # steps of its gradient's rounding.
 CONFIG = TINY.replace("attn_resolutions: []", "attn_resolutions: [], norm_groups: 4")

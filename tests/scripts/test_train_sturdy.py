@@ -24,6 +24,7 @@ from test_train import TINY, command, layers, pictures  # type: ignore[import-no
 from batch_tools import equal
 from diffstyle.files import temporary_name
 
+pytestmark = pytest.mark.usefixtures("few_steps_a_sample")
 COMMON = ("--batch", "4", "--report_every", "3", "--save_every", "2", "--flip", "--iterations")
 
 
