@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(module))
         elif "test_fp64" in name and "trained-adm" in name:
             item.add_marker(pytest.mark.xdist_group("fp64"))
-        elif name.startswith("test_golden_"):  # the inverted pictures of a family, and walks that are half way
+        elif name.startswith("test_golden_"):  # the inverted pictures of a family
             family = name.split("[")[1].split("-")[0].strip("]")
             item.add_marker(pytest.mark.xdist_group(f"golden-{family}{'-by-command' * ('command_line' in name)}"))
     items.sort(key=lambda item: not item.name.startswith(FIRST))  # scripts/test.sh has xdist keep the order

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from diffstyle.zoo.config import load_config
 GOLDEN = Path(__file__).resolve().parent / "golden"
 FAMILIES = ("ddpm", "adm")
 TRAINED = GOLDEN / "trained"
-HALF_WAY = 500  # of the walks of 1000 steps
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ddpm": {"ch": 32, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [16]},
     "adm": {
@@ -105,10 +102,6 @@ class Official:
 
     def generate(self, x: Tensor, kept: dict[int, Tensor], generator: torch.Generator) -> Tensor:
         """One pair, (1, 3, H, W)."""
-        return deque(self.walk(x, kept, generator), maxlen=1).pop()[1]
-
-    def walk(self, x: Tensor, kept: dict[int, Tensor], generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
-        """``generate`` as it goes: each timestep that it comes to, and x there."""
         s, seq = self.s, self.seq(self.s.n_gen)
         for t, t_next in zip(reversed(seq), reversed([-1, *seq[:-1]]), strict=True):
             a, a_next = self.at(t), self.at(t_next)
@@ -135,7 +128,7 @@ class Official:
                 x = a_next.sqrt() * x0 + s.dt_lambda * (1 - a_next).sqrt() * eps
             else:
                 x = a_next.sqrt() * x0 + (1 - a_next - sigma**2).sqrt() * eps + sigma * z
-            yield t_next, x
+        return x
 
 
 def relative(ours: Tensor | np.ndarray, theirs: Tensor | np.ndarray) -> float:

@@ -15,10 +15,8 @@ import functools
 import itertools
 import json
 import re
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,14 +32,12 @@ from diffstyle.hspace import Blend
 from diffstyle.images import load_image
 from diffstyle.masks import build_mask
 from diffstyle.model import Model
-from diffstyle.noise import NextNoise, OneStream
+from diffstyle.noise import OneStream
 from diffstyle.pipeline import Inverted
 from diffstyle.settings import Settings
-from diffstyle.steps import Step
 from golden_models import (
     FAMILIES,
     GOLDEN,
-    HALF_WAY,
     TRAINED,
     Official,
     golden_model,
@@ -111,61 +107,26 @@ def test_golden_inversions(family: str, capsys: pytest.CaptureFixture[str]) -> N
         assert max(errors.values()) <= BOUND
 
 
-class Batch(NamedTuple):
-    """Some pairs of a case, by their positions."""
-
-    family: str
-    case: str
-    positions: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.family}-{self.case}-from-{self.positions[0]}"
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        return [pairs_of(self.family, self.case)[i] for i in self.positions]
-
-    def inputs(self) -> tuple[Model, Inverted, Inverted, Settings, NextNoise]:
-        """What a transfer takes."""
-        model, s = trained_model(self.family), trained_settings(self.family, self.case)
-        contents, styles = (
-            Inverted.join([inverted(self.family, folder, stem) for stem in stems])
-            for folder, stems in zip(("contents", "styles"), zip(*self.pairs, strict=True), strict=True)
-        )
-        return model, contents, styles, s, pipeline.one_stream(model, s).batch(self.positions)
-
-    def named(self, results: torch.Tensor) -> dict[str, np.ndarray]:
-        """The results by their names among the golden arrays."""
-        names = [f"{self.case}/content_{content}_style_{style}" for content, style in self.pairs]
-        return dict(zip(names, results.numpy(), strict=True))
+def parts(family: str, case: str) -> list[list[int]]:
+    """The positions of a case's pairs in batches of four; those of 1000 steps one by one, for two processes to share."""
+    size, pairs = 1 if trained_settings(family, case).n_gen > 50 else 4, pairs_of(family, case)
+    return [list(range(i, min(i + size, len(pairs)))) for i in range(0, len(pairs), size)]
 
 
-def batches(family: str, case: str, size: int) -> list[Batch]:
-    n = len(pairs_of(family, case))
-    return [Batch(family, case, tuple(range(i, min(i + size, n)))) for i in range(0, n, size)]
-
-
-LONG = [batch for named in CASES if trained_settings(*named).n_gen == 1000 for batch in batches(*named, 1)]
-SHORT = [batch for named in CASES if trained_settings(*named).n_gen < 1000 for batch in batches(*named, 4)]
-BEGUN: dict[Batch, Iterator[tuple[Step, torch.Tensor, torch.Tensor]]] = {}
-
-
-@pytest.mark.parametrize("batch", LONG, ids=str)
-def test_golden_results_half_way(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A walk of 1000 steps at its 500th, against the official one in fp64; ``test_golden_results`` goes on from there."""
-    BEGUN[batch] = pipeline.transfer_walk(*batch.inputs())
-    x = next(x for step, x, _ in BEGUN[batch] if step.t_next == HALF_WAY)
-    with np.load(TRAINED / "half_way.npz") as exact:
-        errors = {key: relative(one, exact[key]) for key, one in batch.named(x).items()}
-    tell(capsys, batch.family, errors, ", half way")
-    assert max(errors.values()) <= BOUND
-
-
-@pytest.mark.parametrize("batch", LONG + SHORT, ids=str)
-def test_golden_results(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
-    family = batch.family
-    results = deque(BEGUN.pop(batch), maxlen=1).pop()[1] if batch in BEGUN else pipeline.transfer(*batch.inputs())
-    found = batch.named(results)
+@pytest.mark.parametrize(
+    ("family", "case", "part"),
+    [(*named, part) for named in CASES for part in parts(*named)],
+    ids=lambda value: value if isinstance(value, str) else f"from-{value[0]}",
+)
+def test_golden_results(family: str, case: str, part: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    model, s = trained_model(family), trained_settings(family, case)
+    pairs = [pairs_of(family, case)[i] for i in part]
+    contents, styles = (
+        Inverted.join([inverted(family, folder, stem) for stem in stems])
+        for folder, stems in zip(("contents", "styles"), zip(*pairs, strict=True), strict=True)
+    )
+    results = pipeline.transfer(model, contents, styles, s, pipeline.one_stream(model, s).batch(part)).numpy()
+    found = {f"{case}/content_{content}_style_{style}": x for (content, style), x in zip(pairs, results, strict=True)}
     errors = {key: relative(x, golden(family)[key]) for key, x in found.items()}
     images = {key: levels(x) for key, x in found.items()}
     tell(capsys, family, errors, f", {(off_by(images, family) > 0).mean():.3%} of the values are another level")
