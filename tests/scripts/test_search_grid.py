@@ -47,6 +47,15 @@ def test_evaluations_go_where_eps_varies(low: int, high: int) -> None:
     assert sum(low <= node <= high for node in nodes) >= 8
 
 
+def test_smoothing_keeps_the_density_and_drops_the_chance() -> None:
+    even = [k * k - 1 for k in range(1, 32)] + [999]
+    assert search_grid.smoothed(even)[:29] == even[:29] and search_grid.smoothed(even)[-1] == 999
+    crowded = [*even[:14], even[14] - 14, even[14], even[14] + 14, *even[15:]]  # three where one belongs
+    gaps = np.diff(np.sqrt(np.array(search_grid.smoothed(crowded)) + 1.0))
+    assert np.diff(np.sqrt(np.array(crowded) + 1.0)).min() < 0.48 < 0.58 < gaps[:-1].min()
+    assert search_grid.smoothed([0, 1, 2, 3, 4, 999])[:3] == [0, 1, 2]  # none twice
+
+
 def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole script on a network that costs nothing."""
     config, pictures = tmp_path / "mine.yml", tmp_path / "pictures"
