@@ -10,11 +10,12 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A suite started in the background inherits an ignored SIGINT (which main.py respects); some tests send one.
+    """A suite started in the background inherits an ignored SIGINT, by nohup SIGHUP (which main.py respects); some tests send one.
 
     What tests write need not outlive a power cut: nobody waits for the disk.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     pytest.MonkeyPatch().setattr(os, "fsync", lambda _: None)
 
 
