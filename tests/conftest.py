@@ -10,7 +10,7 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A suite started in the background inherits an ignored SIGINT, by nohup SIGHUP (which main.py respects); some tests send one.
+    """A suite in the background inherits an ignored SIGINT, under nohup SIGHUP (which main.py respects); some tests send one.
 
     What tests write need not outlive a power cut: nobody waits for the disk.
     """
