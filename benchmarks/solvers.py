@@ -2,7 +2,6 @@
 """Every solver and budget against the official 1000/1000-step walk, over held-out pairs of the embedded model.
 
     python benchmarks/solvers.py --out results/solvers
-
     python benchmarks/solvers.py --cases gamma=0.4 gamma=0.4,omega=0.3 gamma=0.4,mask=box --out results/solvers
 
 A pair costs two inversions and a transfer; pictures are avatars that training never saw, or with --pictures every content in

@@ -1,4 +1,4 @@
-"""What every command shares: streams that cannot stop the work, signals, errors in one line, the exit code."""
+"""What every command shares: least numbers, streams that cannot stop the work, signals, errors in one line, the exit code."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from diffstyle.errors import DiffstyleError, Interrupted, out_of_memory
+from diffstyle.errors import DiffstyleError, Interrupted, UsageError, out_of_memory
+
+if TYPE_CHECKING:  # until_work comes before all other imports of a program
+    from argparse import Namespace
 
 log = logging.getLogger("diffstyle")
 # A closed terminal, Ctrl-C, and what kill sends; Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name))
 PATIENCE = 5.0  # seconds from one signal that is heeded to the next
+
+
+def at_least(args: Namespace, **limits: int) -> None:
+    """Raise UsageError for the first flag of ``limits`` whose number is less than its limit."""
+    for name, least in limits.items():
+        if (value := getattr(args, name)) < least:
+            raise UsageError(f"--{name} {value}: use {least} or more")
 
 
 class Lossy:

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from diffstyle.api import load
-from diffstyle.console import exit_code
+from diffstyle.console import at_least, exit_code
 from diffstyle.errors import UsageError, WorkError
 from diffstyle.figures import feature_networks, metrics
 from diffstyle.files import open_folder, write_json, write_whole
@@ -159,9 +159,7 @@ def draw(points: Sequence[Point], rule: Rule, t_edit: int, t_boost: int, out: Pa
 
 
 def work(args: argparse.Namespace) -> None:
-    for name, least in (("n_images", 1), ("n_inv", 2), ("batch_size", 1)):
-        if (value := getattr(args, name)) < least:
-            raise UsageError(f"--{name} {value}: use {least} or more")
+    at_least(args, n_images=1, n_inv=2, batch_size=1)
     if args.lpips_heads is not None and not args.lpips_heads.is_file():
         raise UsageError(f"--lpips_heads {args.lpips_heads}: no such file")
     open_folder(args.out, "--out")

@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffstyle.api import load
-from diffstyle.console import exit_code
+from diffstyle.console import at_least, exit_code
 from diffstyle.diffusion import Schedule, ddim_step, predict_x0
 from diffstyle.errors import UsageError
 from diffstyle.files import open_folder, write_json
@@ -151,9 +151,7 @@ def smoothed(ts: Sequence[int]) -> list[int]:
 
 
 def work(args: argparse.Namespace) -> None:
-    for name, least in (("n_images", 1), ("batch_size", 1)):
-        if (value := getattr(args, name)) < least:
-            raise UsageError(f"--{name} {value}: use {least} or more")
+    at_least(args, n_images=1, batch_size=1)
     path = args.out or grid_file(find_config(args.config))
     model = load(args.config, args.model_path, args.device)
     if model.config.timesteps != 1000:

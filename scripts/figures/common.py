@@ -20,7 +20,7 @@ from torch import Tensor
 
 import diffstyle
 from diffstyle.api import load
-from diffstyle.console import exit_code
+from diffstyle.console import at_least, exit_code
 from diffstyle.errors import UsageError
 from diffstyle.figures import measures
 from diffstyle.figures.measures import Measure, Sample
@@ -102,9 +102,7 @@ def numbers(text: str, flag: str, kind: type = float) -> list[float]:
 
 def check(args: argparse.Namespace, **limits: int) -> None:
     """Raise UsageError where a number of the command line cannot be meant; ``limits`` are the least of further ones."""
-    for name, least in {"n_contents": 1, "n_styles": 1, "batch_size": 1, "cell": 0, **limits}.items():
-        if (value := getattr(args, name)) < least:
-            raise UsageError(f"--{name} {value}: use {least} or more")
+    at_least(args, n_contents=1, n_styles=1, batch_size=1, cell=0, **limits)
     if args.cell > LARGEST_CELL:
         raise UsageError(f"--cell {args.cell}: use {LARGEST_CELL} at most")
 
