@@ -7,7 +7,7 @@
 A pair costs two inversions and a transfer; pictures are avatars that training never saw, or with --pictures every content in
 every style of a folder, each inverted once. All cases share the inversions, whose cost is counted in each. Writes solvers.csv
 and solvers.png (error over evaluations, a line a solver) and prints the table of benchmarks/README.md. The reference takes
-2,000 evaluations a pair, and 1,000 a case; --reuse takes it from the last run's reference.pt, its seconds included.
+2,000 evaluations a pair, and 1,000 a case; --reuse takes what the last run's reference.pt has of it, seconds included.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor
 import diffstyle
 from diffstyle.errors import DiffstyleError, UsageError
 from diffstyle.images import load_image
+from diffstyle.pipeline import Inverted
 from diffstyle.runs.inputs import list_images
 from diffstyle.solvers import SOLVERS
 
@@ -68,33 +69,64 @@ def from_folder(folder: Path, size: int) -> tuple[Tensor, Tensor]:
     return contents, styles
 
 
-def walk(
-    model: diffstyle.Model,
-    contents: Tensor,
-    styles: Tensor,
-    s: diffstyle.Settings,
-    cases: dict[str, dict[str, Any]],
-    batch: int,
-    all_pairs: bool,
-) -> dict[str, tuple[Tensor, float, int]]:
-    """For every case: the results (N, 3, H, W) with the seconds and FLOPs of all pairs, inversions included.
+@dataclass(frozen=True)
+class Sides:
+    """The inverted pictures of a run, and what that cost."""
 
-    The i-th content is paired with the i-th style, or with ``all_pairs`` every content with every style.
-    """
+    content: Inverted
+    style: Inverted
+    seconds: float
+    flops: int
+
+
+def invert(model: diffstyle.Model, contents: Tensor, styles: Tensor, s: diffstyle.Settings, batch: int) -> Sides:
     meter = Meter(model.unet, model.config.image_size)
     model = replace(model, unet=meter)
     start = time.perf_counter()
     content = diffstyle.api.invert_all(model, contents, [str(k) for k in range(len(contents))], s, batch, latent=False)
     style = diffstyle.api.invert_all(model, styles, [str(k) for k in range(len(styles))], s, batch, keep=())
-    inversion = time.perf_counter() - start, meter.flops
-    found = {}
-    for case, differs in cases.items():
-        start, before = time.perf_counter(), meter.flops
-        results = diffstyle.transfer(model, content, style, batch, one_to_one=not all_pairs, **differs)
-        results = results.flatten(0, -4)  # all pairs come as (C, S, 3, H, W)
-        seconds, flops = time.perf_counter() - start, meter.flops - before
-        found[case] = results, inversion[0] + seconds, inversion[1] + flops
-    return found
+    return Sides(content, style, time.perf_counter() - start, meter.flops)
+
+
+Found = tuple[Tensor, float, int]  # results (N, 3, H, W), and the seconds and FLOPs of all pairs, inversions included
+
+
+def transfer(model: diffstyle.Model, sides: Sides, differs: dict[str, Any], batch: int, all_pairs: bool) -> Found:
+    """The i-th content in the i-th style, or with ``all_pairs`` every content in every style."""
+    meter = Meter(model.unet, model.config.image_size)
+    start = time.perf_counter()
+    results = diffstyle.transfer(
+        replace(model, unet=meter), sides.content, sides.style, batch, one_to_one=not all_pairs, **differs
+    ).flatten(0, -4)  # all pairs come as (C, S, 3, H, W)
+    return results, sides.seconds + time.perf_counter() - start, sides.flops + meter.flops
+
+
+def references(
+    path: Path,
+    key: list[Any],
+    model: diffstyle.Model,
+    base: diffstyle.Settings,
+    pictures: tuple[Tensor, Tensor],
+    cases: dict[str, dict[str, Any]],
+    batch: int,
+    all_pairs: bool,
+) -> dict[str, Found]:
+    """What the plain walks give. They take hours: whatever ``path`` knows is not done again, and every case is kept at once."""
+    stored = torch.load(path, weights_only=True) if path.is_file() else {}
+    if stored.get("key") != key:
+        stored = {"key": key, "found": {}}
+    if any(case not in stored["found"] for case in cases):
+        if "sides" not in stored:
+            sides = invert(model, *pictures, base, batch)
+            stored["sides"] = {**vars(sides), **{n: {**vars(getattr(sides, n)), "settings": None} for n in ("content", "style")}}
+            torch.save(stored, path)
+        content, style = (Inverted(**{**stored["sides"][name], "settings": base}) for name in ("content", "style"))
+        sides = Sides(content, style, stored["sides"]["seconds"], stored["sides"]["flops"])
+        for case, differs in cases.items():
+            if case not in stored["found"]:
+                stored["found"][case] = transfer(model, sides, differs, batch, all_pairs)
+                torch.save(stored, path)
+    return {case: stored["found"][case] for case in cases}
 
 
 def compare(x: Tensor, reference: Tensor) -> dict[str, float]:
@@ -146,17 +178,16 @@ def main() -> int:
     size = model.config.image_size
     contents, styles = from_folder(args.pictures, size) if args.pictures else held_out(args.pairs, size)
     pairs = len(contents) * len(styles) if args.pictures else args.pairs
-    base = diffstyle.Settings(n_inv=1000, n_gen=1000)
+    base, all_pairs = diffstyle.Settings(n_inv=1000, n_gen=1000), bool(args.pictures)
 
-    def run(s: diffstyle.Settings) -> dict[str, tuple[Tensor, float, int]]:
-        return walk(model, contents, styles, s, cases, args.batch_size, bool(args.pictures))
+    def run(s: diffstyle.Settings) -> dict[str, Found]:
+        sides = invert(model, contents, styles, s, args.batch_size)
+        return {case: transfer(model, sides, differs, args.batch_size, all_pairs) for case, differs in cases.items()}
 
-    known, key = args.out / "reference.pt", [model.digest, str(args.pictures), args.pairs, args.cases]
-    stored = torch.load(known, weights_only=True) if args.reuse and known.is_file() else {}
-    if stored.get("key") != key:
-        stored = {"key": key, "found": run(base)}
-        torch.save(stored, known)
-    reference = stored["found"]
+    known, key = args.out / "reference.pt", [model.digest, str(args.pictures), args.pairs]
+    if not args.reuse:
+        known.unlink(missing_ok=True)
+    reference = references(known, key, model, base, (contents, styles), cases, args.batch_size, all_pairs)
 
     plans = [("ddim", f"{n}/{n}", replace(base, n_inv=n, n_gen=n)) for n in args.ddim]
     plans += [(name, str(n), replace(base, solver=name, nfe=n)) for name in args.solvers for n in args.nfe]
