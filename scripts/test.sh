@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one test command: a venv of its own, linters, types, the whole suite with coverage. Extra arguments go to pytest.
+# The one test command: a venv of its own, linters, types, the suite with coverage; with arguments, which go to pytest, a part of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -9,6 +9,7 @@ environment requirements-dev.txt
 "$PYTHON" -m mypy
 # Two processes of half the cores each: small networks gain little from more threads.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( ($(getconf _NPROCESSORS_ONLN) + 1) / 2 ))}"
+pytest=(pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --durations=15)
+if [ $# -gt 0 ]; then exec "$PYTHON" -m "${pytest[@]}" "$@"; fi
 # slipcover counts lines at 1.05 times the suite's time; before Python 3.12 coverage.py takes 1.4 times.
-"$PYTHON" -m slipcover --source diffstyle --skip-covered --fail-under 95 -m pytest \
-  --numprocesses=2 --dist=loadgroup --no-loadscope-reorder -m "not repeats" "$@"
+"$PYTHON" -m slipcover --source diffstyle --skip-covered --fail-under 95 -m "${pytest[@]}" -m "not others"

@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the suite: what shares a costly fixture or cache stays together, and no long test comes last."""
     for item in items:
         module, name = item.path.name, item.name
+        if item.get_closest_marker("others"):
+            continue  # long ones, each for itself
         if module in SHARED:
             item.add_marker(pytest.mark.xdist_group(module))
         elif "test_fp64" in name and "trained-adm" in name:

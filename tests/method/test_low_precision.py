@@ -166,14 +166,18 @@ CASES += [
 ]
 
 
+@functools.cache
+def inverted(family: str) -> pipeline.Inverted:
+    return pipeline.invert(model(family, "fp32"), pictures(2), Settings(**SHORT), "ab")
+
+
 @pytest.mark.parametrize("more", CASES, ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_loops_never_wait(family: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first step to the last, the network's too. Noise comes by ``to_device``, which has a test of its own."""
     monkeypatch.setattr(pipeline, "to_device", lambda x, _: x)
     m, settings = model(family, "fp32"), Settings(**SHORT, **more)
-    inverted = pipeline.invert(m, pictures(2), settings, "ab")
-    walk = pipeline.transfer_walk(m, inverted, inverted, settings, lambda: torch.zeros(2, 3, 32, 32))
+    walk = pipeline.transfer_walk(m, inverted(family), inverted(family), settings, lambda: torch.zeros(2, 3, 32, 32))
     on_device = pipeline.to_model(m, pictures(2))
     with NoWaiting(m, monkeypatch):
         pipeline.invert(m, on_device, settings, "ab")

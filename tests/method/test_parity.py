@@ -5,6 +5,8 @@
   official run from its own walk in fp64: two runs that round differently may lie on both sides of the exact one.
 - In fp64, where rounding does not matter, ours equals a literal re-statement of the official walk, for options that the golden
   runs do not have and for a network with other ones.
+
+scripts/test.sh leaves what is marked "others" to `scripts/test.sh -m others`; pytest on this file runs all.
 """
 
 from __future__ import annotations
@@ -113,18 +115,14 @@ def parts(family: str, case: str) -> list[list[int]]:
     return [list(range(i, min(i + size, len(pairs)))) for i in range(0, len(pairs), size)]
 
 
-def repeats(case: str, part: list[int]) -> bool:
-    """Whether other tests take the same steps: with other pictures, or, of the other recipe of 1000 steps, with a mask too."""
-    return part[0] > 0 or case == "afhq_recipe"
+def others(family: str, case: str, part: list[int]) -> bool:
+    """Whether a run is left to the second step of CI: other pictures than a case's first, or 1000 steps."""
+    return part[0] > 0 or trained_settings(family, case).n_gen > 50
 
 
 @pytest.mark.parametrize(
     ("family", "case", "part"),
-    [
-        pytest.param(*named, part, marks=[pytest.mark.repeats] * repeats(named[1], part))
-        for named in CASES
-        for part in parts(*named)
-    ],
+    [pytest.param(*named, part, marks=[pytest.mark.others] * others(*named, part)) for named in CASES for part in parts(*named)],
     ids=lambda value: value if isinstance(value, str) else f"from-{value[0]}",
 )
 def test_golden_results(family: str, case: str, part: list[int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +165,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize(("family", "case"), [pair for pair in CASES if pair[1] in ("inv50_gen50", "omega")])
+@pytest.mark.parametrize(
+    ("family", "case"),
+    [
+        ("ddpm", "inv50_gen50"),
+        ("adm", "omega"),
+        pytest.param("ddpm", "omega", marks=pytest.mark.others),
+        pytest.param("adm", "inv50_gen50", marks=pytest.mark.others),
+    ],
+)
 def test_golden_pictures_by_the_command_line(family: str, case: str, cache: Path, tmp_path: Path) -> None:
     """From files to files, two contents in one style."""
     pairs = [pair for pair in pairs_of(family, case) if pair[1] == "003"][:2]
@@ -195,7 +201,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "everything": {"omega": 0.3, "t_boost": 200, "dt_lambda": 0.9985, "mask": "box", "t_edit": 500},
 }
 FEW: dict[str, Any] = {"gamma": 0.4, "n_inv": 11, "n_gen": 13, "content_replace_step": 7}  # each second step injects
-FP64 = [("trained", "adm", option) for option in OPTIONS]
+FP64: list[Any] = [pytest.param("trained", "adm", "plain", marks=pytest.mark.others)]  # the golden run's walk, now in fp64
+FP64 += [("trained", "adm", option) for option in OPTIONS if option != "plain"]
 FP64 += [("trained", "ddpm", "everything")]  # the larger network
 FP64 += [("random", family, "everything") for family in FAMILIES]  # other architectures; chaotic, which fp64 stands
 
