@@ -94,9 +94,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--omega", type=float, metavar="W",
                         help="omega, style calibration: larger keeps more of the style, 0 is off (default: 0, or 0.3 with "
                              "--variant paper)")
-    method.add_argument("--t_edit", "--user_defined_t_edit", type=timestep, metavar="T",
+    method.add_argument("--t_edit", "--user_defined_t_edit", type=number_or_auto, metavar="T",
                         help="inject content at timesteps t >= t_edit; auto: as scripts/intervals.py found it for the model")
-    method.add_argument("--t_boost", "--t_noise", type=timestep, metavar="T",
+    method.add_argument("--t_boost", "--t_noise", type=number_or_auto, metavar="T",
                         help="quality boosting: add noise (eta 1) at timesteps t <= t_boost; auto: as for t_edit")
     method.add_argument("--dt_lambda", type=float, help="factor on the direction D_t at injections with t >= dt_end")
     method.add_argument("--dt_end", type=int, help="the timestep down to which dt_lambda acts")
@@ -129,8 +129,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     steps.add_argument("--solver",
                        help="ddim: the official walk, every step evaluated; abm3: its result from about 20 times fewer "
                             "evaluations; euler, heun, ab2, ab3, abm2: for comparison (benchmarks/README.md)")
-    steps.add_argument("--nfe", type=int, metavar="N",
-                       help="evaluations a walk of the other solvers, those at injections apart")
+    steps.add_argument("--nfe", type=number_or_auto, metavar="N",
+                       help="evaluations a walk of the other solvers, those at injections apart; auto: as few as "
+                            "scripts/measure_budgets.py found for the model to come within --tolerance")
+    steps.add_argument("--tolerance", type=float, default=45, metavar="DB",
+                       help="for --nfe auto: how near, in dB PSNR, nine of ten pairs come to the 1000/1000-step pictures")
     steps.add_argument("--seed", type=int, help="seed of the boosting noise")
     steps.add_argument("--noise",
                        help="pair: noise depends on seed and the two pictures only; official: the single stream of a "
@@ -182,8 +185,8 @@ class Unused(argparse.Action):
         namespace.unused = tuple(dict.fromkeys([*namespace.unused, self.option_strings[0]]))
 
 
-def timestep(word: str) -> int | str:
-    """A timestep, or "auto": as scripts/intervals.py found it for the checkpoint."""
+def number_or_auto(word: str) -> int | str:
+    """A whole number, or "auto": as a script found it for the model."""
     return word if word == "auto" else int(word)
 
 

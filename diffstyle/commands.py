@@ -36,6 +36,7 @@ from diffstyle.zoo.compiled import compile_model
 from diffstyle.zoo.config import load_config
 from diffstyle.zoo.device import pick_device, pick_precision
 from diffstyle.zoo.folders import weights_file
+from diffstyle.zoo.grids import fewest
 
 log = logging.getLogger(__name__)
 Made = list[tuple[Point, Outcome]]
@@ -137,6 +138,9 @@ def prepare(args: Namespace) -> Order:
     config = load_config(args.config, args.model_path, not args.no_download)
     if "auto" in (args.t_edit, args.t_boost):
         args = with_intervals(args, config)
+    if args.nfe == "auto":
+        args = Namespace(**{**vars(args), "nfe": fewest(config, args.tolerance)})
+        log.info("--nfe auto: %d evaluations", args.nfe)
     cfg = run_config(args)
     device = pick_device(args.device, share.local)
     precision = pick_precision(args.precision, device)

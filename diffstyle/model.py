@@ -43,6 +43,7 @@ class ModelConfig:
     checkpoint: str | None = None  # default file, relative to pretrained/
     settings: Mapping[str, float] = field(default_factory=dict)  # fields of Settings that suit it; nobody takes them unasked
     grid: Grid = USUAL  # where solvers other than ddim ask it
+    budgets: tuple[tuple[int, float], ...] = ()  # with how many evaluations (--nfe) nine of ten pairs are how near, in dB
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
     python scripts/make_avatars.py --n 20000 --layers --out data/layers.npz      # to be coloured anew in every batch
 
 Avatar i of seed s is the same whatever --n and --size. By convention training draws seed 0, held-out
-measurements seed 1 and the pictures of test_images/ seed 2, so they never overlap.
+measurements seed 1, the pictures of test_images/ seed 2 and measure_budgets.py seed 3, so they never overlap.
 
 Drawn by python-avatars (MIT; designs by Pablo Stanley, free for personal and commercial use) and rasterised
 by resvg-py; both are development packages (requirements-dev.txt).

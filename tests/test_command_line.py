@@ -72,6 +72,7 @@ FROZEN = """
 --t_0 = 999
 --t_boost --t_noise = 0
 --t_edit --user_defined_t_edit = 400
+--tolerance = 45
 --use_mask =
 --variant = official
 --verbose = info

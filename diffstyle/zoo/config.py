@@ -101,7 +101,8 @@ def load_config(name: str | Path, model_path: str | Path | None = None, download
         config = read_config(path.stem, family, raw)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
-    return replace(config, grid=read_grid(path, config.timesteps))
+    grid, budgets = read_grid(path, config.timesteps)
+    return replace(config, grid=grid, budgets=budgets)
 
 
 def beside(model_path: str | Path | None) -> str | Path | None:
