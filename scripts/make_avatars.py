@@ -196,7 +196,8 @@ def draw_all(n: int, seed: int, size: int, workers: int = 1) -> Iterator[tuple[d
     if workers == 1:
         yield from map(draw, range(n))
         return
-    with multiprocessing.Pool(workers) as pool:
+    # Not forked: a child of a process with other threads (a progress bar has one) may wait for ever for what they hold.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(draw, range(n), chunksize=64)
 
 
@@ -249,7 +250,8 @@ def write_layers(out: Path, n: int, seed: int, size: int, workers: int = 1) -> N
     out.parent.mkdir(parents=True, exist_ok=True)
     constant, weights = np.empty((n, size, size, 3), np.uint8), np.empty((n, size, size, 4), np.uint8)
     colours = [list(asdict(sample_attributes(seed, i).colours).values()) for i in range(PALETTES)]
-    with multiprocessing.Pool(workers) as pool:
+    # Not forked: a child of a process with other threads (a progress bar has one) may wait for ever for what they hold.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
         drawn = pool.imap(partial(_draw_layers, seed=seed, size=size), range(n), chunksize=64)
         for i, (c, w) in enumerate(drawn):
             constant[i], weights[i] = c, w

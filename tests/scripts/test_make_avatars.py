@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -46,7 +47,9 @@ def test_an_avatar_depends_on_seed_and_index_only() -> None:
     assert m.sample_attributes(0, 5) != m.sample_attributes(1, 5)
 
 
-def test_workers_change_nothing() -> None:
+def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not forked: beside another thread such a child may hang."""
+    monkeypatch.delattr(os, "fork")
     for (row, image), (row_two, image_two) in zip(m.draw_all(3, 1, 16), m.draw_all(3, 1, 16, workers=2), strict=True):
         assert row == row_two
         assert np.array_equal(image, image_two)
