@@ -36,6 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import flags
 from torch import Tensor
 
 from diffstyle.api import load
@@ -195,15 +196,9 @@ def work(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="avatars.yml")
-    parser.add_argument("--model_path")
-    parser.add_argument("--images", type=Path, default=ROOT / "test_images/avatars", help="a folder, with those inside it")
-    parser.add_argument("--n_images", type=int, default=100, help="at most so many of them")
+    parser = flags(__doc__, n_images=100, images=ROOT / "test_images/avatars", batch_size=6)
     parser.add_argument("--n_inv", type=int, default=50, help="steps of the inversion: how finely t is looked at")
-    parser.add_argument("--batch_size", type=int, default=6)
     parser.add_argument("--lpips_heads", type=Path, help="learned heads of LPIPS (default: those of the package lpips)")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=ROOT / "results/intervals")
     args = parser.parse_args(argv)
     return exit_code(lambda: work(args))

@@ -19,26 +19,24 @@ if __name__ == "__main__":  # Ctrl-C during the imports, too, is one line
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from measuring import grid_flags, model_with_grid
 from torch import Tensor
 from tqdm import tqdm
 
-from diffstyle.api import invert_all, load, transfer
+from diffstyle.api import invert, transfer
 from diffstyle.console import at_least, exit_code
 from diffstyle.errors import UsageError
 from diffstyle.figures.metrics import psnr
-from diffstyle.files import open_folder, read_json, write_json
+from diffstyle.files import read_json, write_json
 from diffstyle.images import load_image
 from diffstyle.model import Model
 from diffstyle.runs.inputs import list_images
-from diffstyle.settings import Settings
-from diffstyle.zoo.config import find_config
-from diffstyle.zoo.grids import grid_file, to_budgets
+from diffstyle.zoo.grids import to_budgets
 
 BUDGETS = (16, 20, 24, 28, 32, 36, 40, 50)
 PAIRS = 0.9  # the share of pairs that a budget is to serve
@@ -46,17 +44,16 @@ PAIRS = 0.9  # the share of pairs that a budget is to serve
 
 def measured(model: Model, x0: Tensor, gamma: float, batch_size: int) -> tuple[list[int], list[float]]:
     """Numbers of evaluations, and the PSNR in dB that PAIRS of the pairs of x0 (N, 3, H, W) reach with each."""
-    keys, after = [str(i) for i in range(len(x0))], [*range(1, len(x0)), 0]
+    after = [*range(1, len(x0)), 0]
 
-    def made(s: Settings) -> Tensor:
+    def made(**solver: Any) -> Tensor:
         """The pictures, (N, 3, H, W) in [0, 1]."""
-        inverted = invert_all(model, x0, keys, s, batch_size)
+        inverted = invert(model, x0, batch_size, gamma=gamma, n_inv=1000, n_gen=1000, **solver)
         return (transfer(model, inverted[after], inverted, batch_size, one_to_one=True).clamp(-1, 1) + 1) / 2
 
-    walk = Settings(gamma=gamma, n_inv=1000, n_gen=1000)
-    wanted, found = made(walk), []
+    wanted, found = made(), []
     for nfe in tqdm(BUDGETS, desc="budgets", leave=False):
-        near = psnr(made(replace(walk, solver="abm3", nfe=nfe)), wanted)
+        near = psnr(made(solver="abm3", nfe=nfe), wanted)
         found.append(float(near.quantile(1 - PAIRS)))
     return list(BUDGETS), [round(near, 1) for near in rising(found)]
 
@@ -84,14 +81,8 @@ def grid_of(path: Path, model: Model) -> dict[str, Any]:
 
 def work(args: argparse.Namespace) -> None:
     at_least(args, n_images=2, batch_size=1)
-    path = args.out or grid_file(find_config(args.config))
-    model = load(args.config, args.model_path, args.device)
-    if model.config.timesteps != 1000:
-        raise UsageError(
-            f"{args.config}: its walk has {model.config.timesteps} timesteps; budgets are measured for walks of 1000"
-        )
-    record = grid_of(grid_file(find_config(args.config)), model)
-    open_folder(path.parent, "--out")
+    model, known, out = model_with_grid(args)
+    record = grid_of(known, model)
     paths = list_images(args.images, "--images", recursive=True)[: args.n_images]
     if len(paths) < 2:
         raise UsageError(f"--images {args.images}: two pictures or more are needed, for pairs")
@@ -99,22 +90,15 @@ def work(args: argparse.Namespace) -> None:
     nfe, found = measured(model, x0, args.gamma, args.batch_size)
     record |= {"nfe": nfe, "psnr": found, "pairs": len(paths), "gamma": args.gamma}
     to_budgets(record, 1000)
-    write_json(path, record)
+    write_json(out, record)
     for n, near in zip(nfe, found, strict=True):
         print(f"{n:3} evaluations: {near} dB")
-    print(path)
+    print(out)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="avatars.yml")
-    parser.add_argument("--model_path")
-    parser.add_argument("--images", type=Path, required=True, help="a folder, with those inside it")
-    parser.add_argument("--n_images", type=int, default=32, help="at most so many of them; as many pairs")
+    parser = grid_flags(__doc__, n_images=32)
     parser.add_argument("--gamma", type=float, default=0.4)
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, help="the file (default: grids/NAME.json beside the config)")
     args = parser.parse_args(argv)
     return exit_code(lambda: work(args))
 

@@ -25,22 +25,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from measuring import grid_flags, model_with_grid
 from torch import Tensor
 from tqdm import tqdm
 
-from diffstyle.api import load
 from diffstyle.console import at_least, exit_code
 from diffstyle.diffusion import Schedule, ddim_step, predict_x0
-from diffstyle.errors import UsageError
-from diffstyle.files import open_folder, write_json
+from diffstyle.files import write_json
 from diffstyle.images import load_image
 from diffstyle.model import Model
 from diffstyle.runs.inputs import list_images
 from diffstyle.sampling import timestep
 from diffstyle.solvers import noise_ratio
 from diffstyle.steps import inversion_steps, warp
-from diffstyle.zoo.config import find_config
-from diffstyle.zoo.grids import grid_file, to_grid
+from diffstyle.zoo.grids import to_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 Array = npt.NDArray[np.float64]
@@ -152,11 +150,7 @@ def smoothed(ts: Sequence[int]) -> list[int]:
 
 def work(args: argparse.Namespace) -> None:
     at_least(args, n_images=1, batch_size=1)
-    path = args.out or grid_file(find_config(args.config))
-    model = load(args.config, args.model_path, args.device)
-    if model.config.timesteps != 1000:
-        raise UsageError(f"{args.config}: its walk has {model.config.timesteps} timesteps; grids are searched for walks of 1000")
-    open_folder(path.parent, "--out")
+    model, _, out = model_with_grid(args)
     paths = list_images(args.images, "--images", recursive=True)
     paths = paths[:: max(1, len(paths) // args.n_images)][: args.n_images]
     x0 = torch.stack([load_image(picture, model.config.image_size) for picture in paths])
@@ -169,20 +163,13 @@ def work(args: argparse.Namespace) -> None:
         "config": model.config.name, "checkpoint": model.path.name, "sha256": model.digest, "pictures": len(x0),
     }  # fmt: skip
     to_grid(record, 1000)
-    write_json(path, record)
+    write_json(out, record)
     print(f"{len(x0)} pictures; {NODES} evaluations at t = {', '.join(map(str, ts[:-1]))}")
-    print(path)
+    print(out)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="avatars.yml")
-    parser.add_argument("--model_path")
-    parser.add_argument("--images", type=Path, default=ROOT / "test_images/avatars", help="a folder, with those inside it")
-    parser.add_argument("--n_images", type=int, default=8, help="at most so many of them")
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, help="the file (default: grids/NAME.json beside the config)")
+    parser = grid_flags(__doc__, n_images=8, images=ROOT / "test_images/avatars")
     args = parser.parse_args(argv)
     return exit_code(lambda: work(args))
 

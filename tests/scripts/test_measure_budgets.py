@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import measure_budgets
+import measuring
 import pytest
 import torch
 from gaussian import Gaussian
@@ -50,7 +51,7 @@ def test_what_is_written_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = tmp_path / "mine.yml"
     config.write_bytes(Path("configs/custom.yml").read_bytes())
     argv = ["--config", str(config), "--images", str(PICTURES), "--n_images", "3"]
-    monkeypatch.setattr(measure_budgets, "load", lambda *_: MODEL)
+    monkeypatch.setattr(measuring, "load", lambda *_: MODEL)
     monkeypatch.setattr(measure_budgets, "measured", lambda *_: ([10, 20, 30, 40], [38.0, 45.5, 44.0, 50.5]))
     assert measure_budgets.main(argv) == 0
     assert "20 evaluations: 45.5 dB" in capsys.readouterr().out

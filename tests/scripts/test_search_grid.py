@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import measuring
 import numpy as np
 import pytest
 import search_grid
@@ -62,7 +63,7 @@ def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     config.write_bytes(Path("configs/custom.yml").read_bytes())
     shutil.copytree("test_images/avatars/contents", pictures)
     model: Model = replace(golden_model("ddpm"), unet=Gaussian(), config=replace(golden_config("ddpm"), image_size=8))
-    monkeypatch.setattr(search_grid, "load", lambda *_: model)
+    monkeypatch.setattr(measuring, "load", lambda *_: model)
     assert search_grid.main(["--config", str(config), "--images", str(pictures), "--n_images", "2"]) == 0
     record = json.loads(grid_file(config).read_text())
     assert record["pictures"] == 2 and len(record["t"]) == 25 and record["sha256"] == model.digest
