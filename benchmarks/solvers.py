@@ -16,6 +16,7 @@ import argparse
 import csv
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,28 +105,22 @@ def transfer(model: diffstyle.Model, sides: Sides, differs: dict[str, Any], batc
 def references(
     path: Path,
     key: list[Any],
-    model: diffstyle.Model,
-    base: diffstyle.Settings,
-    pictures: tuple[Tensor, Tensor],
     cases: dict[str, dict[str, Any]],
-    batch: int,
-    all_pairs: bool,
+    inverted: Callable[[], Sides],
+    transferred: Callable[[Sides, dict[str, Any]], Found],
 ) -> dict[str, Found]:
     """What the plain walks give. They take hours: whatever ``path`` knows is not done again, and every case is kept at once."""
-    stored = torch.load(path, weights_only=True) if path.is_file() else {}
+    with torch.serialization.safe_globals([Sides, Inverted, diffstyle.Settings]):
+        stored = torch.load(path, weights_only=True) if path.is_file() else {}
     if stored.get("key") != key:
         stored = {"key": key, "found": {}}
-    if any(case not in stored["found"] for case in cases):
-        if "sides" not in stored:
-            sides = invert(model, *pictures, base, batch)
-            stored["sides"] = {**vars(sides), **{n: {**vars(getattr(sides, n)), "settings": None} for n in ("content", "style")}}
-            torch.save(stored, path)
-        content, style = (Inverted(**{**stored["sides"][name], "settings": base}) for name in ("content", "style"))
-        sides = Sides(content, style, stored["sides"]["seconds"], stored["sides"]["flops"])
-        for case, differs in cases.items():
-            if case not in stored["found"]:
-                stored["found"][case] = transfer(model, sides, differs, batch, all_pairs)
+    for case, differs in cases.items():
+        if case not in stored["found"]:
+            if "sides" not in stored:
+                stored["sides"] = inverted()
                 torch.save(stored, path)
+            stored["found"][case] = transferred(stored["sides"], differs)
+            torch.save(stored, path)
     return {case: stored["found"][case] for case in cases}
 
 
@@ -178,16 +173,22 @@ def main() -> int:
     size = model.config.image_size
     contents, styles = from_folder(args.pictures, size) if args.pictures else held_out(args.pairs, size)
     pairs = len(contents) * len(styles) if args.pictures else args.pairs
-    base, all_pairs = diffstyle.Settings(n_inv=1000, n_gen=1000), bool(args.pictures)
+    base = diffstyle.Settings(n_inv=1000, n_gen=1000)
+
+    def inverted(s: diffstyle.Settings) -> Sides:
+        return invert(model, contents, styles, s, args.batch_size)
+
+    def transferred(sides: Sides, differs: dict[str, Any]) -> Found:
+        return transfer(model, sides, differs, args.batch_size, bool(args.pictures))
 
     def run(s: diffstyle.Settings) -> dict[str, Found]:
-        sides = invert(model, contents, styles, s, args.batch_size)
-        return {case: transfer(model, sides, differs, args.batch_size, all_pairs) for case, differs in cases.items()}
+        sides = inverted(s)
+        return {case: transferred(sides, differs) for case, differs in cases.items()}
 
     known, key = args.out / "reference.pt", [model.digest, str(args.pictures), args.pairs]
     if not args.reuse:
         known.unlink(missing_ok=True)
-    reference = references(known, key, model, base, (contents, styles), cases, args.batch_size, all_pairs)
+    reference = references(known, key, cases, lambda: inverted(base), transferred)
 
     plans = [("ddim", f"{n}/{n}", replace(base, n_inv=n, n_gen=n)) for n in args.ddim]
     plans += [(name, str(n), replace(base, solver=name, nfe=n)) for name in args.solvers for n in args.nfe]
