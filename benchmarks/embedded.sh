@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # All that README, docs/explore.md, benchmarks/README.md and pretrained/README.md show and say of the embedded model, made anew:
 # for other weights. Two at a time, each on one thread, into results/embedded: NAME.log holds what NAME printed, and its pictures
-# and CSVs go where the documents have them. What is timed runs last, alone. Some two hours on two cores, most of them the exact walks of the solvers;
-# QUICK=1 looks whether it runs, in a few minutes, and changes no document; ONLY="teaser solvers" makes these alone, likewise.
+# and CSVs go where the documents have them. What is timed runs last, alone. Some two hours on two cores, most of them for the
+# solvers' exact walks; QUICK=1 looks whether it runs, in a few minutes, and changes no document; ONLY="teaser solvers" makes these
+# alone, likewise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
