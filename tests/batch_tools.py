@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 import main
 from diffstyle.console import SIGNALS
@@ -143,6 +145,7 @@ def start(argv: list[str], log: str | Path = os.devnull, command: Callable[[list
             os.dup2(file.fileno(), 2)
             sys.stdout = sys.stderr = file
             torch.set_num_threads(1)  # a fork has none of the parent's threads
+            tqdm.set_lock(threading.RLock())  # forks share the usual one: who is killed with it stops all others for ever
             code = command(argv)
     finally:
         os._exit(code)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 import main
 from batch_tools import leftovers, make_tiny, pictures, results, start, torchrun, two_ranks, wait
@@ -61,6 +62,32 @@ def test_kill_9_at_random_moments(tmp_path: Path, batch_size: int) -> None:
         for path in [*tiny.out.iterdir(), *(tmp_path / "cache").iterdir()]:
             path.unlink()
     assert kills == KILLS
+
+
+def test_a_killed_fork_holds_no_lock_of_the_others(tmp_path: Path) -> None:
+    """Of the tests' own forks: programs that are started share no lock."""
+
+    def hold(_: list[str]) -> int:
+        with tqdm.get_lock():
+            (tmp_path / "held").touch()
+            time.sleep(60)
+        return 1
+
+    def ask(_: list[str]) -> int:
+        with tqdm.get_lock():
+            return 0
+
+    tqdm.get_lock()  # made here once, as by any bar
+    child = start([], command=hold)
+    while not (tmp_path / "held").exists():
+        assert wait(child, 0.01) is None
+    os.kill(child, signal.SIGKILL)
+    assert wait(child, 10) == -signal.SIGKILL
+    child = start([], command=ask)
+    code = wait(child, 20)
+    if code is None:
+        os.kill(child, signal.SIGKILL)
+    assert code == 0
 
 
 @pytest.mark.slow
