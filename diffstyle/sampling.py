@@ -83,7 +83,7 @@ def transfer(
         path.see(step.t, eps)
         if step.event:
             x, x0 = event(unet, path.x, eps, eps_h, step, schedule, noise)
-            path.jump((step.t_next, *step.then), x, x0)
+            path.jump((step.t_next, *step.then), x, x0, None if step.omega else eps - eps_h)
         else:
             x0 = predict_x0(path.x, eps, schedule(step.t))
             path.go((step.t, step.t_next, *step.then))

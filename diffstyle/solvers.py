@@ -45,6 +45,11 @@ SOLVERS = {
 }
 
 
+# A network takes an injection for noise in part: so much of what eps changes by from there to the next evaluation, along
+# eps - eps_h, it changes at once. Of 0 to 0.6 this brings the embedded model's pictures nearest (benchmarks/README.md).
+AT_ONCE = 0.4
+
+
 @dataclass(frozen=True)
 class Known:
     """An eps that the polynomial runs through."""
@@ -61,9 +66,13 @@ class Path:
         self.start = x  # where the leg to x began
         self.behind: tuple[int, ...] = (t,)  # the timesteps of that leg
         self.known: list[Known] = []  # the newest first
+        self.pull: Tensor | None = None  # eps - eps_h of the event with which that leg began
 
     def see(self, t: int, eps: Tensor) -> None:
         """eps at the x just reached; a correcting solver walks the leg behind once more, now that it is known."""
+        if self.solver.correct and self.pull is not None:
+            self.known = [Known(k.t, k.eps + AT_ONCE * along(eps - k.eps, self.pull)) for k in self.known]
+        self.pull = None
         self.known = [Known(t, eps), *(k for k in self.known if k.t != t)][:4]  # as many as any solver reads
         if self.solver.correct:
             self.x = glide(self.start, self.behind, self.known[: self.solver.correct], self.schedule)
@@ -76,9 +85,12 @@ class Path:
         """Walk on over ``ts``."""
         self.start, self.behind, self.x = self.x, ts, self.at(ts)
 
-    def jump(self, ts: tuple[int, ...], x: Tensor, x0: Tensor) -> None:
-        """An event has put x at ts[0]; walk on over ``ts``, the network taken to see what it was just made to see, x0."""
-        self.x = x
+    def jump(self, ts: tuple[int, ...], x: Tensor, x0: Tensor, pull: Tensor | None = None) -> None:
+        """An event has put x at ts[0]; walk on over ``ts``, the network taken to see what it was just made to see, x0.
+
+        ``pull`` is eps - eps_h (N, 3, H, W), whither eps goes if it sees less of that; None: it was asked, and does see it.
+        """
+        self.x, self.pull = x, pull
         self.known = [Known(ts[0], implied_eps(x, x0, self.schedule(ts[0])))] if len(ts) > 1 else []
         self.go(ts)
 
@@ -123,6 +135,12 @@ def noise_ratio(abar: float) -> float:
 def lagrange_basis(us: Sequence[float], u: float) -> list[float]:
     """The polynomials that are 1 at one of ``us`` and 0 at the others, at u."""
     return [math.prod((u - b) / (a - b) for b in us if b != a) for a in us]
+
+
+def along(a: Tensor, b: Tensor) -> Tensor:
+    """The part of a along b, of each sample; both (N, 3, H, W). Zero where b is."""
+    square = (b * b).sum((1, 2, 3), keepdim=True)
+    return (a * b).sum((1, 2, 3), keepdim=True) / torch.where(square == 0, 1, square) * b
 
 
 def implied_eps(x: Tensor, x0: Tensor, abar: float) -> Tensor:

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from walks import invert, transfer
 
+from diffstyle import solvers
 from diffstyle.errors import UsageError
 from diffstyle.hspace import Blend
 from diffstyle.models import build_unet
 from diffstyle.models.hspace_unet import HSpaceUNet
 from diffstyle.runs.latents import LatentCache
 from diffstyle.settings import Settings
-from diffstyle.solvers import SOLVERS, Known, glide, weights
+from diffstyle.solvers import SOLVERS, Known, along, glide, weights
 from diffstyle.steps import inversion_steps, thin_out, transfer_steps, warp
 
 TIMESTEPS = st.integers(0, 999)
@@ -148,6 +149,35 @@ def test_events_are_as_strong(solver: str, omega: float, t_boost: int) -> None:
     assert relative(quick, full) < relative(euler, full) / 3
     assert len(draws[0]) == len(draws[1]) == (10 if t_boost else 1)  # at t = 0 with sigma 0
     assert all(torch.equal(a, b) for a, b in zip(*draws[:2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("solver", "omega", "share"), [("abm3", 0.0, 0.5), ("abm2", 0.0, 0.6), ("ab3", 0.0, 1.0), ("abm3", 0.3, 1.0)]
+)
+def test_part_of_the_change_after_an_injection_comes_at_once(
+    solver: str, omega: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error that is left of the one without; all of it where nothing is corrected, or the network saw all (omega)."""
+    unet, x, content = Gaussian(), picture(2) * 2, picture(2, seed=1)
+    settings = Settings(n_gen=1000, n_inv=50, omega=omega)
+    h = invert(unet, content, settings.inversion_plan(), SCHEDULE, settings.kept()).h
+    full = ddim(unet, x, h, settings.transfer_plan(), None, omega)
+    errors = []
+    for at_once in (solvers.AT_ONCE, 0.0):
+        monkeypatch.setattr(solvers, "AT_ONCE", at_once)
+        quick = fast(SOLVERS[solver])(unet, x, h, thin_out(settings.transfer_plan(), 24), None, omega)
+        errors.append(relative(quick, full))
+    assert errors[0] == errors[1] if share == 1 else errors[0] < share * errors[1]
+
+
+def test_the_part_along() -> None:
+    a, b = picture(2, seed=3), picture(2, seed=4)
+    b[1] = 0
+    part = along(a, b)
+    assert torch.equal(part[1], b[1])
+    torch.testing.assert_close(((a - part) * b).sum((1, 2, 3)), torch.zeros(2, dtype=a.dtype), atol=1e-9, rtol=0)
+    torch.testing.assert_close(along(part, b), part)
+    torch.testing.assert_close(along(7 * b, b), 7 * b)
 
 
 def test_h_in_between_is_that_of_the_long_walk() -> None:
