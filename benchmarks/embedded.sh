@@ -40,7 +40,7 @@ attributes() { # README's table, pretrained/README.md's two tables and picture
 reconstruction() { "$PYTHON" benchmarks/reconstruction.py --n $((few * 6)) --steps $steps; }
 solvers() { # where and how often they ask the model, then benchmarks/README.md's first table and its picture
   "$PYTHON" scripts/search_grid.py
-  "$PYTHON" scripts/make_avatars.py --n 32 --seed 3 --out "$out/others"
+  "$PYTHON" scripts/make_avatars.py --n 64 --seed 3 --out "$out/others"
   "$PYTHON" scripts/measure_budgets.py --images "$out/others"
   "$PYTHON" benchmarks/solvers.py --pairs 32 --cases gamma=0.4 --solvers abm3 --nfe 16 18 20 24 28 40 --ddim 50 --out "$out/solvers"
 }

@@ -6,7 +6,7 @@
 
 Every picture lends its content to the one before it, by the official 1000/1000-step walk and with each number of evaluations. How
 near nine of ten pairs come is added to grids/NAME.json beside the config, which scripts/search_grid.py makes first; best with
-other pictures than there. Takes some 3,100 evaluations a picture: 40 minutes for 32 pictures and the embedded model on one core.
+other pictures than there. Takes some 3,600 evaluations a picture: 50 minutes for 64 pictures and the embedded model on two cores.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from diffstyle.model import Model
 from diffstyle.runs.inputs import list_images
 from diffstyle.zoo.grids import to_budgets
 
-BUDGETS = (16, 20, 24, 28, 32, 36, 40, 50)
+BUDGETS = (16, 20, 24, 28, 32, 36, 40, 50, 64, 80, 100)
 PAIRS = 0.9  # the share of pairs that a budget is to serve
 
 
@@ -97,7 +97,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = grid_flags(__doc__, n_images=32)
+    parser = grid_flags(__doc__, n_images=64)
     parser.add_argument("--gamma", type=float, default=0.4)
     args = parser.parse_args(argv)
     return exit_code(lambda: work(args))
