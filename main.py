@@ -132,7 +132,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     steps.add_argument("--nfe", type=number_or_auto, metavar="N",
                        help="evaluations a walk of the other solvers, those at injections apart; auto: as few as "
                             "scripts/measure_budgets.py found for the model to come within --tolerance")
-    steps.add_argument("--tolerance", type=float, default=40, metavar="DB",
+    steps.add_argument("--tolerance", type=float, default=45, metavar="DB",
                        help="for --nfe auto: how near, in dB PSNR, nine of ten pairs come to the 1000/1000-step pictures")
     steps.add_argument("--seed", type=int, help="seed of the boosting noise")
     steps.add_argument("--noise",

@@ -58,7 +58,7 @@ def test_what_is_written_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     record = json.loads(grid_file(config).read_text())
     assert record["pairs"] == 3 and record["sha256"] == MODEL.digest
     assert load_config(config).grid == MODEL.config.grid  # the usual one: no other was searched
-    for tolerance, nfe in (([], 20), (["--tolerance", "46"], 40), (["--tolerance", "38"], 10), (["--tolerance", "44"], 20)):
+    for tolerance, nfe in (([], 40), (["--tolerance", "46"], 40), (["--tolerance", "38"], 10), (["--tolerance", "44"], 20)):
         command = ["--config", str(config), "--content_dir", str(PICTURES), "--style_dir", str(PICTURES), "--solver", "abm3"]
         assert main.main([*command, "--save_dir", f"{tmp_path}/out", "--dry_run", "--nfe", "auto", *tolerance]) == 0
         said = capsys.readouterr()
