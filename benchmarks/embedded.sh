@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that README, docs/explore.md, benchmarks/README.md and pretrained/README.md show and say of the embedded model, made anew:
 # for other weights. Two at a time, each on one thread, into results/embedded: NAME.log holds what NAME printed, and its pictures
-# and CSVs go where the documents have them. What is timed runs last, alone. Some two hours on two cores, most of them for the
+# and CSVs go where the documents have them. What is timed runs last, alone. Some hours on two cores, most of them for the
 # solvers' exact walks; QUICK=1 looks whether it runs, in a few minutes, and changes no document; ONLY="teaser solvers" makes these
 # alone, likewise.
 set -euo pipefail
@@ -42,7 +42,8 @@ solvers() { # where and how often they ask the model, then benchmarks/README.md'
   "$PYTHON" scripts/search_grid.py
   "$PYTHON" scripts/make_avatars.py --n 64 --seed 3 --out "$out/others"
   "$PYTHON" scripts/measure_budgets.py --images "$out/others"
-  "$PYTHON" benchmarks/solvers.py --pairs 32 --cases gamma=0.4 --solvers abm3 --nfe 16 18 20 24 28 40 --ddim 50 --out "$out/solvers"
+  "$PYTHON" benchmarks/solvers.py --pairs 32 --batch_size 16 --cases gamma=0.4 gamma=0.4,omega=0.3 \
+    --solvers abm3 --nfe 16 18 20 23 24 26 28 36 40 --ddim 50 --out "$out/solvers"
 }
 notebook() { # its pictures as notebook_N.png
   "$PYTHON" - <<'PY'

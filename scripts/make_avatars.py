@@ -17,6 +17,7 @@ import argparse
 import csv
 import io
 import multiprocessing
+import multiprocessing.pool
 import os
 import re
 import sys
@@ -190,14 +191,18 @@ def _draw(index: int, seed: int, size: int) -> tuple[dict[str, object], np.ndarr
     return attribute_row(seed, index, avatar), render(avatar, size)
 
 
+def processes(workers: int) -> multiprocessing.pool.Pool:
+    """Not forked: a child of a process with other threads (a progress bar has one) may wait for ever for what they hold."""
+    return multiprocessing.get_context("spawn").Pool(workers)
+
+
 def draw_all(n: int, seed: int, size: int, workers: int = 1) -> Iterator[tuple[dict[str, object], np.ndarray]]:
     """Attribute row and picture of avatars 0..n-1, in order."""
     draw = partial(_draw, seed=seed, size=size)
     if workers == 1:
         yield from map(draw, range(n))
         return
-    # Not forked: a child of a process with other threads (a progress bar has one) may wait for ever for what they hold.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with processes(workers) as pool:
         yield from pool.imap(draw, range(n), chunksize=64)
 
 
@@ -250,8 +255,7 @@ def write_layers(out: Path, n: int, seed: int, size: int, workers: int = 1) -> N
     out.parent.mkdir(parents=True, exist_ok=True)
     constant, weights = np.empty((n, size, size, 3), np.uint8), np.empty((n, size, size, 4), np.uint8)
     colours = [list(asdict(sample_attributes(seed, i).colours).values()) for i in range(PALETTES)]
-    # Not forked: a child of a process with other threads (a progress bar has one) may wait for ever for what they hold.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with processes(workers) as pool:
         drawn = pool.imap(partial(_draw_layers, seed=seed, size=size), range(n), chunksize=64)
         for i, (c, w) in enumerate(drawn):
             constant[i], weights[i] = c, w

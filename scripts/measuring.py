@@ -1,4 +1,4 @@
-"""What the scripts that measure a model on pictures of its domain have in common: their flags, the model, the pictures."""
+"""What the scripts that measure a model on pictures of its domain have in common: their flags, and the model with its grid."""
 
 from __future__ import annotations
 
